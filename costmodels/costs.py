@@ -1,0 +1,355 @@
+"""What a choice costs, and how the costs of a model hang together: nanoseconds, bytes and loss of accuracy."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from costmodels.errors import TableError
+
+__all__ = ["ChoiceCost", "Conversion", "EdgeCosts", "Format", "LayerCosts", "ModelCosts"]
+
+LARGEST = 2**53
+"""No time (104 days of nanoseconds) or size (8 PiB) in a table is larger; up to here floats count exactly as well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """Describe a tensor between two layers: element type, memory layout, and which channels are left.
+
+    The layout ``any`` meets every layout without a conversion; the mask ``""`` means that no channel is removed.
+
+    >>> Format(dtype="int8").meets(Format(dtype="int8", layout="NCHW16c"))
+    True
+    """
+
+    dtype: str = "float32"
+    layout: str = "any"
+    mask: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse anything but text."""
+        for name in ("dtype", "layout", "mask"):
+            if not isinstance(getattr(self, name), str):
+                raise TableError(f"format {name} is {getattr(self, name)!r}; expected text")
+
+    def meets(self, other: Format) -> bool:
+        """Tell whether a tensor of this format can be read as the other as it lies."""
+        same_layout = self.layout == other.layout or "any" in (self.layout, other.layout)
+        return self.dtype == other.dtype and self.mask == other.mask and same_layout
+
+    def __str__(self) -> str:
+        """Write the parts that say something."""
+        return "/".join(part for part in (self.dtype, self.layout, self.mask) if part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceCost:
+    """State what one choice of one layer costs.
+
+    Attributes:
+        name: Name of the choice, such as ``exact`` or ``lowrank@0.25``.
+        latency_ns: Time it takes, nanoseconds.
+        weight_bytes: Bytes of its weights in the artefact.
+        loss: Increase of the mean cross-entropy over the exact network, not below 0.
+        activation_bytes: Bytes alive while it runs: inputs, output and workspace.
+        energy_nj: Energy, nanojoules, where it was measured.
+        latency_std_ns: Standard deviation of the latency, nanoseconds.
+        loss_raw: The loss as measured, which noise can make negative.
+        loss_std: Standard error of the loss.
+        top1_change: Change of the top-1 accuracy, points; negative is worse.
+        top1_change_std: Standard error of that change, points.
+        in_format: What it reads.
+        out_format: What it writes.
+
+    >>> ChoiceCost(name="exact", latency_ns=1000, weight_bytes=64, loss=0.0).latency_ns
+    1000
+    """
+
+    name: str
+    latency_ns: int
+    weight_bytes: int
+    loss: float
+    activation_bytes: int = 0
+    energy_nj: int | None = None
+    latency_std_ns: float | None = None
+    loss_raw: float | None = None
+    loss_std: float | None = None
+    top1_change: float | None = None
+    top1_change_std: float | None = None
+    in_format: Format = Format()
+    out_format: Format = Format()
+
+    def __post_init__(self) -> None:
+        """Refuse what is missing, not finite or negative, and hold plain Python numbers."""
+        _check_name("choice", self.name)
+        try:
+            for field in ("latency_ns", "weight_bytes", "activation_bytes"):
+                object.__setattr__(self, field, _whole(field, getattr(self, field)))
+            if self.energy_nj is not None:
+                object.__setattr__(self, "energy_nj", _whole("energy_nj", self.energy_nj))
+            object.__setattr__(self, "loss", _real("loss", self.loss, least=0.0))
+            for field in ("latency_std_ns", "loss_std", "top1_change_std"):
+                if getattr(self, field) is not None:
+                    object.__setattr__(self, field, _real(field, getattr(self, field), least=0.0))
+            for field in ("loss_raw", "top1_change"):
+                if getattr(self, field) is not None:
+                    object.__setattr__(self, field, _real(field, getattr(self, field)))
+        except TableError as error:
+            raise error.at(choice=self.name) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerCosts:
+    """List the choices of one layer.
+
+    Attributes:
+        name: Name of the layer.
+        choices: Its choices, at least one, each under its own name.
+        tie: Layers of one model with the same tie take the choice of the same name.
+        op: Operator of the layer, for the reader.
+
+    >>> exact = ChoiceCost(name="exact", latency_ns=1000, weight_bytes=64, loss=0.0)
+    >>> LayerCosts(name="conv1", choices=(exact,)).choice("exact").weight_bytes
+    64
+    """
+
+    name: str
+    choices: tuple[ChoiceCost, ...]
+    tie: str | None = None
+    op: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a layer without choices and a choice that is there twice."""
+        _check_name("layer", self.name)
+        object.__setattr__(self, "choices", tuple(self.choices))
+        if not self.choices:
+            raise TableError("the layer has no choices; expected at least one").at(layer=self.name)
+        twice = _first_twice(choice.name for choice in self.choices)
+        if twice is not None:
+            raise TableError("the choice is there twice").at(layer=self.name, choice=twice)
+        if self.tie is not None:
+            _check_name("tie", self.tie)
+
+    def choice(self, name: str) -> ChoiceCost:
+        """Return the choice of that name, or raise TableError listing those that exist."""
+        for choice in self.choices:
+            if choice.name == name:
+                return choice
+        existing = ", ".join(choice.name for choice in self.choices)
+        raise TableError(f"no such choice; there are: {existing}").at(layer=self.name, choice=name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """State what it costs to turn a tensor of one format into another, on one edge.
+
+    >>> Conversion(source_format=Format(dtype="int8"), target_format=Format(), latency_ns=500).loss
+    0.0
+    """
+
+    source_format: Format
+    target_format: Format
+    latency_ns: int
+    loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse unlike masks, and costs that are not finite or negative."""
+        if self.source_format.mask != self.target_format.mask:
+            raise TableError(f"no conversion can turn {self.source_format} into {self.target_format}: unlike masks")
+        object.__setattr__(self, "latency_ns", _whole("conversion latency_ns", self.latency_ns))
+        object.__setattr__(self, "loss", _real("conversion loss", self.loss, least=0.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeCosts:
+    """List what the conversions on the tensor from one layer to another cost.
+
+    Formats that meet as they lie cost nothing unless a conversion says otherwise; unlike masks cannot meet.
+
+    >>> EdgeCosts(source="conv1", target="conv2").cost(Format(), Format()).latency_ns
+    0
+    """
+
+    source: str
+    target: str
+    conversions: tuple[Conversion, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse an edge from a layer to itself and a conversion that is there twice."""
+        object.__setattr__(self, "conversions", tuple(self.conversions))
+        if self.source == self.target:
+            raise TableError("an edge leads from a layer to itself").at(edge=str(self))
+        twice = _first_twice(f"{c.source_format} -> {c.target_format}" for c in self.conversions)
+        if twice is not None:
+            raise TableError(f"the conversion {twice} is there twice").at(edge=str(self))
+
+    def cost(self, source_format: Format, target_format: Format) -> Conversion | None:
+        """Return what it costs that these formats meet, or None where they cannot.
+
+        Raises:
+            TableError: They can be converted, but what that costs is missing.
+        """
+        for conversion in self.conversions:
+            if (conversion.source_format, conversion.target_format) == (source_format, target_format):
+                return conversion
+        if source_format.mask != target_format.mask:
+            return None
+        if source_format.meets(target_format):
+            return Conversion(source_format=source_format, target_format=target_format, latency_ns=0)
+        raise TableError(f"the cost of converting {source_format} to {target_format} is missing").at(edge=str(self))
+
+    def __str__(self) -> str:
+        """Write the edge as an arrow."""
+        return f"{self.source} -> {self.target}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCosts:
+    """Hold the costs of one model, in the order of its layers.
+
+    The latency of a plan is ``overhead_ns`` plus the sum of ``ceil(scale * latency_ns)`` over the chosen plus conversions.
+
+    Attributes:
+        name: Name of the model, without ``=`` and ``,``.
+        layers: Its layers in topological order.
+        edges: Tensors between layers whose formats matter.
+        overhead_ns: Time the network takes besides its layers, nanoseconds.
+        scale: What the sum of single layers is multiplied by inside the network.
+        fixed_bytes: Bytes of weights that no choice changes.
+        exact_latency_ns: Latency of the exact build as measured whole, nanoseconds.
+        reference_bytes: What 100 % of memory is: float32 parameters and the arena of the exact build.
+
+    >>> exact = ChoiceCost(name="exact", latency_ns=1000, weight_bytes=64, loss=0.0)
+    >>> model = ModelCosts(name="m", layers=(LayerCosts(name="conv1", choices=(exact,)),), scale=1.5)
+    >>> model.scaled_ns(exact)
+    1500
+    """
+
+    name: str
+    layers: tuple[LayerCosts, ...]
+    edges: tuple[EdgeCosts, ...] = ()
+    overhead_ns: int = 0
+    scale: float = 1.0
+    fixed_bytes: int = 0
+    exact_latency_ns: int | None = None
+    reference_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse names that cannot be written on a command line, duplicates, dangling edges and empty ties."""
+        _check_name("model", self.name)
+        object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "edges", tuple(self.edges))
+        try:
+            if "=" in self.name or "," in self.name:
+                raise TableError("a model's name has no '=' and no ','")
+            if not self.layers:
+                raise TableError("the model has no layers; expected at least one")
+            for field in ("overhead_ns", "fixed_bytes", "exact_latency_ns", "reference_bytes"):
+                if getattr(self, field) is not None or field in ("overhead_ns", "fixed_bytes"):
+                    object.__setattr__(self, field, _whole(field, getattr(self, field)))
+            object.__setattr__(self, "scale", _real("scale", self.scale, least=0.0))
+            if self.scale == 0.0:
+                raise TableError("scale is 0; expected a positive number")
+            twice = _first_twice(layer.name for layer in self.layers)
+            if twice is not None:
+                raise TableError("the layer is there twice").at(layer=twice)
+            self._check_ties()
+            self._check_edges()
+        except TableError as error:
+            raise error.at(model=self.name) from None
+
+    def _check_ties(self) -> None:
+        for tie, layers in self.ties().items():
+            if not self.common_choices(layers):
+                names = ", ".join(layer.name for layer in layers)
+                raise TableError(f"no choice is offered by every layer of the tie {tie!r} ({names})")
+
+    def _check_edges(self) -> None:
+        by_name = {layer.name: layer for layer in self.layers}
+        twice = _first_twice(str(edge) for edge in self.edges)
+        if twice is not None:
+            raise TableError("the edge is there twice").at(edge=twice)
+        for edge in self.edges:
+            for end in (edge.source, edge.target):
+                if end not in by_name:
+                    raise TableError(f"there is no layer {end!r} in the model").at(edge=str(edge))
+            outs = {choice.out_format for choice in by_name[edge.source].choices}
+            ins = {choice.in_format for choice in by_name[edge.target].choices}
+            meetings = [edge.cost(out, into) for out in outs for into in ins]
+            if all(meeting is None for meeting in meetings):
+                raise TableError("no two formats of the edge can meet").at(edge=str(edge))
+
+    def ties(self) -> dict[str, tuple[LayerCosts, ...]]:
+        """Group the tied layers by their tie, in the order of the model."""
+        groups: dict[str, tuple[LayerCosts, ...]] = {}
+        for layer in self.layers:
+            if layer.tie is not None:
+                groups[layer.tie] = (*groups.get(layer.tie, ()), layer)
+        return groups
+
+    @staticmethod
+    def common_choices(layers: tuple[LayerCosts, ...]) -> tuple[str, ...]:
+        """List the names of the choices that all of these layers offer, in the order of the first."""
+        offered = [{choice.name for choice in layer.choices} for layer in layers[1:]]
+        return tuple(c.name for c in layers[0].choices if all(c.name in names for names in offered))
+
+    def layer(self, name: str) -> LayerCosts:
+        """Return the layer of that name, or raise TableError listing those that exist."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        existing = ", ".join(layer.name for layer in self.layers)
+        raise TableError(f"no such layer; there are: {existing}").at(model=self.name, layer=name)
+
+    def scaled_ns(self, choice: ChoiceCost) -> int:
+        """Return the latency of a choice inside this network, nanoseconds, rounded up."""
+        return math.ceil(Fraction(self.scale) * choice.latency_ns) if self.scale != 1.0 else choice.latency_ns
+
+
+def _check_name(kind: str, name: object) -> None:
+    if not isinstance(name, str):
+        raise TableError(f"the name of a {kind} is {name!r}; expected text")
+    if not name.strip():
+        raise TableError(f"the name of a {kind} is empty")
+    if name != name.strip() or not name.isprintable():
+        raise TableError(f"the name of a {kind} is {name!r}; expected no control characters and no space around it")
+
+
+def _first_twice(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def _whole(field: str, value: object) -> int:
+    if value is None:
+        raise TableError(f"{field} is missing; expected a whole number of 0 or more")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TableError(f"{field} is {value!r}; expected a whole number of 0 or more")
+    number = operator.index(value)
+    if number < 0:
+        raise TableError(f"{field} is {number}; expected a whole number of 0 or more")
+    if number > LARGEST:
+        raise TableError(f"{field} is {number}; expected at most {LARGEST}")
+    return number
+
+
+def _real(field: str, value: object, least: float | None = None) -> float:
+    expected = "a finite number" if least is None else f"a finite number of {least:g} or more"
+    if value is None:
+        raise TableError(f"{field} is missing; expected {expected}")
+    if isinstance(value, (bool, str, bytes)) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+        raise TableError(f"{field} is {value!r}; expected {expected}")
+    number = float(value)
+    if not math.isfinite(number) or (least is not None and number < least):
+        raise TableError(f"{field} is {number}; expected {expected}")
+    return number + 0.0  # turns -0.0 into 0.0

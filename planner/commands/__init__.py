@@ -1,0 +1,1 @@
+"""The commands of ``blinkplan``, one file each: ``register(subparsers)`` and ``run(args) -> exit status``."""
