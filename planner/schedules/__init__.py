@@ -1,0 +1,81 @@
+"""Fast CPU code from TVM without a search: a blocked layout, and one schedule rule a kernel family.
+
+Importing this package imports TVM.  :func:`pipeline` works on any Relax module with static shapes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.s_tir import dlight
+
+from planner.schedules import convolution, dense, elementwise, pooling, vectors
+from planner.schedules.layout_pass import BlockedLayout
+from planner.schedules.naming import NameKernels
+from planner.schedules.scheduling import Kernel
+
+__all__ = ["Kernel", "describe", "pass_names", "pipeline", "prepare", "rules"]
+
+
+def rules(target: Any) -> list[Any]:
+    """Give the schedule rules for a target, most particular first."""
+    unit = vectors.of_target(target)
+    return [
+        convolution.ConvolutionRule(unit),
+        convolution.DepthwiseRule(unit),
+        pooling.PoolingRule(unit),
+        dense.DenseRule(unit),
+        elementwise.ElementwiseRule(unit),
+    ]
+
+
+def prepare() -> tvm.transform.Pass:
+    """Simplify a freshly imported module: inference forms of operators, constants folded."""
+    transform = relax.transform
+    return tvm.transform.Sequential(
+        [
+            transform.DecomposeOpsForInference(),
+            transform.CanonicalizeBindings(),
+            transform.FoldConstant(),
+            transform.DeadCodeElimination(),
+        ]
+    )
+
+
+def fuse() -> tvm.transform.Pass:
+    """Put a prepared module into the blocked layout and fuse epilogues into their kernels."""
+    transform = relax.transform
+    return tvm.transform.Sequential(
+        [
+            BlockedLayout(),
+            transform.LegalizeOps(),
+            NameKernels(),
+            transform.AnnotateTIROpPattern(),
+            transform.FoldConstant(),
+            transform.FuseOps(),
+            transform.FuseTIR(),
+            transform.DeadCodeElimination(),
+        ]
+    )
+
+
+def pipeline(target: Any) -> tvm.transform.Pass:
+    """Give the whole way from a prepared module to scheduled kernels."""
+    return tvm.transform.Sequential([fuse(), dlight.ApplyDefaultSchedule(*rules(target))])
+
+
+def pass_names() -> tuple[str, ...]:
+    """Name the passes of :func:`pipeline` in order, as written to the build config."""
+    return (
+        *(p.info.name for p in fuse().passes),
+        "ApplyDefaultSchedule",
+    )
+
+
+def describe(function: Any, target: Any) -> str:
+    """Say which rule schedules a fused PrimFunc and with which tile."""
+    kernel = Kernel(function)
+    rule = next(r for r in rules(target) if r.matches(kernel))
+    return str(rule.describe(kernel))
