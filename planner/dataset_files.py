@@ -131,7 +131,8 @@ def read_idx(folder: Path) -> Arrays | None:
         pixels = _idx(_one_of(place, images, ("", ".gz")), dimensions=3)
         parts[part] = (pixels[:, None], _idx(_one_of(place, labels, ("", ".gz")), dimensions=1))
     mean, std = _scale(parts["train"][0])
-    return Arrays(name=folder.name, parts=parts, mean=mean, std=std, classes=_IDX_CLASSES)
+    name = place.parent.name if place.name == "raw" else place.name
+    return Arrays(name=name, parts=parts, mean=mean, std=std, classes=_IDX_CLASSES)
 
 
 def read_cifar10(folder: Path) -> Arrays | None:
