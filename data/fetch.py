@@ -1,7 +1,8 @@
-"""Fetch the whole of Fashion-MNIST into ``data/full/fashion-mnist``: ``python data/fetch.py``, which ``make data`` runs.
+"""Fetch the whole of Fashion-MNIST into ``data/full/fashion-mnist``, as ``make data`` does.
 
-The images come from the Debian package ``dataset-fashion-mnist``, with ``apt-get download`` and ``dpkg-deb -x``: nothing is
-installed and nothing needs root. Only the standard library is used, so that any Python runs this.
+The images come from the Debian package ``dataset-fashion-mnist``, with ``apt-get download`` and ``dpkg-deb
+-x``: nothing is installed and nothing needs root. Only the standard library is used, so that any Python runs
+this.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ FILES = (
 )
 OTHERWISE = (
     f"Get the four files {', '.join(FILES)} elsewhere (they are published with the paper "
-    "'Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms') and put them into the folder."
+    "'Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms') "
+    "and put them into the folder."
 )
 
 
@@ -44,11 +46,17 @@ def fetch(out: Path) -> None:
         folder.chmod(0o755)
         # As root, apt-get would download as user _apt, who may not write here.
         command = ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", PACKAGE]
-        done = subprocess.run(command, cwd=folder, check=False)
+        done = subprocess.run(command, cwd=folder, check=False)  # noqa: S603
         packages = sorted(folder.glob("*.deb"))
         if done.returncode or not packages:
-            sys.exit(f"`{' '.join(command)}` failed; `apt-get update` as root renews apt's lists.\n{OTHERWISE}")
-        subprocess.run(["dpkg-deb", "-x", packages[0].name, "unpacked"], cwd=folder, check=True)
+            sys.exit(
+                f"`{' '.join(command)}` failed; `apt-get update` as root renews apt's lists.\n{OTHERWISE}"
+            )
+        subprocess.run(  # noqa: S603
+            ["dpkg-deb", "-x", packages[0].name, "unpacked"],  # noqa: S607
+            cwd=folder,
+            check=True,
+        )
         ready = folder / "ready"
         ready.mkdir()
         for file in FILES:
@@ -65,7 +73,13 @@ def fetch(out: Path) -> None:
 def main() -> None:
     """Fetch into the folder named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).parent / "full" / "fashion-mnist", help="folder to fill")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path(__file__).parent / "full" / "fashion-mnist",
+        help="folder to fill",
+    )
     options = parser.parse_args()
     if all((options.out / file).is_file() for file in FILES):
         print(f"{options.out}: already there")

@@ -1,7 +1,7 @@
 """Make ``data/fashion_mnist.npz``, the labelled sample that comes with blinkplan: ``python data/sample.py``.
 
-It holds the 512 calibration and 1000 validation images that `planner.dataset.held_out` keeps out of training, with their
-indices among the training images, and the first 2000 of the 10,000 test images.
+It holds the 512 calibration and 1000 validation images that `planner.dataset.held_out` keeps out of training,
+with their indices among the training images, and the first 2000 of the 10,000 test images.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Train the shipped networks on Fashion-MNIST and write them as ONNX: ``python data/train.py quick -o data/models``.
+"""Train the shipped networks on Fashion-MNIST and write them as ONNX, as ``make models`` does.
 
-Everything that decides the result is fixed: the seed, the number of steps, the learning rate as a function of the step,
-one thread. Calibration and validation images, held out by `planner.dataset.held_out`, are never trained on, and the test
-images are looked at once, after the last step. Needs the ``train`` extra.
+Everything that decides the result is fixed: the seed, the number of steps, the learning rate as a function of
+the step, one thread. Calibration and validation images, held out by `planner.dataset.held_out`, are never
+trained on, and the test images are looked at once, after the last step. Needs the ``train`` extra.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch
 from networks import NETWORKS
 from torch import nn
 
-from planner.dataset_files import read_idx
 from planner.dataset import held_out
+from planner.dataset_files import read_idx
 
 SEED = 0
 BATCH = 64
@@ -32,7 +32,8 @@ class Recipe:
 
     Attributes:
         steps: How many batches of 64 images.
-        peak: The highest learning rate, reached after 15 % of the steps; from there it falls linearly to nothing.
+        peak: The highest learning rate, reached after 15 % of the steps; from there it falls linearly to
+            nothing.
         decay: Weight decay of AdamW.
 
     >>> Recipe(steps=100, peak=1.0, decay=0.0).rate(15)
@@ -95,12 +96,15 @@ def train(network: nn.Module, recipe: Recipe, images: torch.Tensor, labels: torc
         optimiser.step()
         total += loss.item()
         if (step + 1) % 500 == 0:
-            print(f"step {step + 1}/{recipe.steps}  loss {total / 500:.4f}  {time.monotonic() - start:.0f} s", flush=True)
+            print(
+                f"step {step + 1}/{recipe.steps}  loss {total / 500:.4f}  {time.monotonic() - start:.0f} s",
+                flush=True,
+            )
             total = 0.0
 
 
 def export(network: nn.Module, path: Path) -> None:
-    """Write a network as ONNX at batch 1, its nodes named after its modules, batch normalisation left as it is.
+    """Write a network as ONNX at batch 1, its nodes named after its modules, batch normalisation unfolded.
 
     Args:
         network: The trained network.
@@ -128,8 +132,8 @@ def tidy(model: onnx.ModelProto) -> None:
     """Name nodes after the modules they came from: ``/block1/conv1/Conv`` becomes ``block1/conv1``.
 
     Args:
-        model: The exported network, changed in place. Tensors between nodes take the name of the node that writes them;
-            the exporter's ``Identity`` nodes, by which equal parameters share their storage, go.
+        model: The exported network, changed in place. Tensors between nodes take the name of the node that
+            writes them; the exporter's ``Identity`` nodes, by which equal parameters share their storage, go.
 
     Raises:
         ValueError: Two nodes would have the same name.
@@ -140,7 +144,7 @@ def tidy(model: onnx.ModelProto) -> None:
     names = set()
     for node in nodes:
         *modules, operator = node.name.strip("/").split("/")
-        # A module's own operator is named after the module; the addition of a block is an operator of the block.
+        # A module's own operator is named after the module; the addition of a block is the block's own.
         if modules[-1].startswith("block"):
             modules.append(operator.lower())
         node.name = "/".join(modules)
@@ -171,7 +175,10 @@ def accuracy(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> 
     """
     network.eval()
     with torch.no_grad():
-        right = [(network(part).argmax(1) == truth).sum() for part, truth in zip(images.split(500), labels.split(500), strict=True)]
+        right = [
+            (network(part).argmax(1) == truth).sum()
+            for part, truth in zip(images.split(500), labels.split(500), strict=True)
+        ]
     return 100 * sum(int(n) for n in right) / len(labels)
 
 
@@ -179,8 +186,12 @@ def main() -> None:
     """Train the networks named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(NETWORKS), help="which networks; all")
-    parser.add_argument("--data", type=Path, default=Path(__file__).parent / "full", help="folder with Fashion-MNIST")
-    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).parent / "models", help="folder for ONNX files")
+    parser.add_argument(
+        "--data", type=Path, default=Path(__file__).parent / "full", help="folder with Fashion-MNIST"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path(__file__).parent / "models", help="folder for ONNX files"
+    )
     parser.add_argument("--steps", type=int, help="another number of steps, to try something out")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in NETWORKS]
@@ -193,7 +204,10 @@ def main() -> None:
     keep = np.ones(len(pixels), bool)
     for indices in held_out(len(pixels)):
         keep[indices] = False
-    images, labels = scaled(pixels[keep], arrays.mean, arrays.std), torch.from_numpy(classes[keep].astype(np.int64))
+    images, labels = (
+        scaled(pixels[keep], arrays.mean, arrays.std),
+        torch.from_numpy(classes[keep].astype(np.int64)),
+    )
     tests = scaled(arrays.parts["test"][0], arrays.mean, arrays.std)
     truth = torch.from_numpy(arrays.parts["test"][1].astype(np.int64))
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
 """Labelled images: what accuracy is measured on, and what approximations are calibrated with.
 
-A data set has three parts, and the shipped networks were trained on none of them. ``calibration`` images feed the
-factorisations and the refit, ``validation`` images give every choice its loss, and ``test`` images are looked at only when
-a finished build is verified. Three forms are read: our own ``.npz``, a folder of Fashion-MNIST or MNIST (IDX files), and a
-folder of CIFAR-10 in its Python or binary version. From the latter two, calibration and validation are taken out of the
-training images by `held_out`.
+A data set has three parts, and the shipped networks were trained on none of them. ``calibration`` images feed
+the factorisations and the refit, ``validation`` images give every choice its loss, and ``test`` images are
+looked at only when a finished build is verified. Three forms are read: our own ``.npz``, a folder of
+Fashion-MNIST or MNIST (IDX files), and a folder of CIFAR-10 in its Python or binary version. From the latter
+two, calibration and validation are taken out of the training images by `held_out`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["CALIBRATION_COUNT", "PARTS", "VALIDATION_COUNT", "Dataset", "Split", "held_out", "read", "shipped"]
+__all__ = [
+    "CALIBRATION_COUNT",
+    "PARTS",
+    "VALIDATION_COUNT",
+    "Dataset",
+    "Split",
+    "held_out",
+    "read",
+    "shipped",
+]
 
 PARTS = ("calibration", "validation", "test")
 CALIBRATION_COUNT = 512
@@ -54,14 +63,17 @@ class Split:
         images, labels = np.asarray(self.images), np.asarray(self.labels)
         if images.ndim != 4 or images.dtype not in (np.dtype(np.uint8), np.dtype(np.float32)):  # noqa: PLR2004
             raise InputError(
-                f"images are {images.dtype} of shape {images.shape}; expected uint8 or float32 of shape (n, C, H, W)",
+                f"images are {images.dtype} of shape {images.shape}; "
+                "expected uint8 or float32 of shape (n, C, H, W)",
             )
         if 0 in images.shape:
             raise InputError(f"there are no images: their shape is {images.shape}")
         if images.dtype == np.float32 and not np.isfinite(images).all():
             raise InputError("images hold NaN or infinite values")
         if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-            raise InputError(f"labels are {labels.dtype} of shape {labels.shape}; expected integers of shape (n,)")
+            raise InputError(
+                f"labels are {labels.dtype} of shape {labels.shape}; expected integers of shape (n,)"
+            )
         if len(labels) != len(images):
             raise InputError(f"{len(images)} images, but {len(labels)} labels")
         if labels.min() < 0:
@@ -89,7 +101,8 @@ class Dataset:
         std: Standard deviation of the same; shape ``(C,)``.
         classes: Number of classes; every label is below it.
         source: Where the data were read from.
-        digest: sha256 over every image, label and scale; the same data have the same digest, however they are stored.
+        digest: sha256 over every image, label and scale; the same data have the same digest, however they are
+            stored.
 
     >>> part = Split(images=np.full((2, 1, 4, 4), 255, np.uint8), labels=np.array([0, 1]))
     >>> data = Dataset(
@@ -118,8 +131,8 @@ class Dataset:
             split = self.part(part)
             if split.images.shape[1:] != shape or split.images.dtype != dtype:
                 raise InputError(
-                    f"{self.where}: {part} images are {split.images.dtype} of shape {split.images.shape[1:]}, "
-                    f"but calibration images {dtype} of shape {shape}",
+                    f"{self.where}: {part} images are {split.images.dtype} "
+                    f"of shape {split.images.shape[1:]}, but calibration images {dtype} of shape {shape}",
                 )
             _check_labels(self.where, part, split, self.classes)
         for name in ("mean", "std"):
@@ -127,7 +140,8 @@ class Dataset:
             object.__setattr__(self, name, value)
             if len(value) != shape[0] or not np.isfinite(value).all():
                 raise InputError(
-                    f"{self.where}: {name} is {value}; expected one finite number for each of {shape[0]} channels",
+                    f"{self.where}: {name} is {value}; "
+                    f"expected one finite number for each of {shape[0]} channels",
                 )
         if min(self.std) <= 0:
             raise InputError(f"{self.where}: std is {self.std}; expected numbers above zero")
@@ -169,7 +183,8 @@ class Dataset:
             first: Only that many images, from the start; all of them where it is None.
 
         Returns:
-            ``(image / 255 - mean) / std`` for uint8 images, and float32 images unchanged; shape ``(n, C, H, W)``.
+            ``(image / 255 - mean) / std`` for uint8 images, and float32 images unchanged; shape ``(n, C, H,
+            W)``.
         """
         part = self.part(split) if isinstance(split, str) else split
         images = part.images[:first]
@@ -212,14 +227,16 @@ class Dataset:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{len(self.part(part))} {part}" for part in PARTS)
-        return f"{self.name}: {counts} images of {'x'.join(map(str, self.image_shape))}, {self.classes} classes"
+        return (
+            f"{self.name}: {counts} images of {'x'.join(map(str, self.image_shape))}, {self.classes} classes"
+        )
 
 
 def held_out(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Choose which training images are kept out of training, for calibration and for validation.
 
-    The indices are ordered by a hash of their own (SplitMix64, Steele et al. 2014, figure 16), so that the choice depends on
-    nothing but ``count``: no version of a random generator can change it.
+    The indices are ordered by a hash of their own (SplitMix64, Steele et al. 2014, figure 16), so that the
+    choice depends on nothing but ``count``: no version of a random generator can change it.
 
     Args:
         count: How many training images there are.
@@ -248,15 +265,17 @@ def read(path: str | os.PathLike[str]) -> Dataset:
     """Read labelled images from a file or a folder.
 
     Args:
-        path: Our ``.npz``; or a folder that holds Fashion-MNIST's or MNIST's four IDX files, gzipped or not; or a folder
-            that holds CIFAR-10, ``data_batch_1`` to ``5`` and ``test_batch``, in the Python or the binary version.
+        path: Our ``.npz``; or a folder that holds Fashion-MNIST's or MNIST's four IDX files, gzipped or not;
+            or a folder that holds CIFAR-10, ``data_batch_1`` to ``5`` and ``test_batch``, in the Python or
+            the binary version.
 
     Returns:
-        The data in three parts. Where they come from IDX or CIFAR-10, calibration and validation are the training images
-        that `held_out` names, and test is the whole test set.
+        The data in three parts. Where they come from IDX or CIFAR-10, calibration and validation are the
+        training images that `held_out` names, and test is the whole test set.
 
     Raises:
-        InputError: There is no such file, or it is none of these, or what it holds is damaged or does not agree.
+        InputError: There is no such file, or it is none of these, or what it holds is damaged or does not
+            agree.
     """
     where = Path(path)
     if not where.exists():
@@ -295,7 +314,7 @@ def read(path: str | os.PathLike[str]) -> Dataset:
 
 
 def shipped(relative: str) -> Path:
-    """Find a file that comes with blinkplan: in the checkout's ``data`` folder, else among the installed files.
+    """Find a file that comes with blinkplan, in the checkout's ``data`` folder or among the installed files.
 
     Args:
         relative: Its path below ``data``, such as ``models/quick.onnx``.
@@ -319,7 +338,9 @@ def shipped(relative: str) -> Path:
         if file.parts[-len(tail) :] == tail:
             return Path(str(file.locate())).resolve()
     exist = sorted("/".join(file.parts[file.parts.index("blinkplan") + 1 :]) for file in ours)
-    raise InputError(f"{relative}: not among the files that come with blinkplan ({', '.join(exist) or 'none found'})")
+    raise InputError(
+        f"{relative}: not among the files that come with blinkplan ({', '.join(exist) or 'none found'})"
+    )
 
 
 def _read_folder(where: Path) -> Arrays:
@@ -328,8 +349,8 @@ def _read_folder(where: Path) -> Arrays:
         if arrays is not None:
             return arrays
     raise InputError(
-        f"{where}: neither the four IDX files of Fashion-MNIST (train-images-idx3-ubyte ...) nor the batches of CIFAR-10 "
-        f"(data_batch_1 ... test_batch, with or without .bin) are in this folder",
+        f"{where}: neither the four IDX files of Fashion-MNIST (train-images-idx3-ubyte ...) "
+        f"nor the batches of CIFAR-10 (data_batch_1 ... test_batch, with or without .bin) are in this folder",
     )
 
 

@@ -72,8 +72,9 @@ def read_npz(path: Path) -> Arrays:
     """Read our own archive.
 
     Args:
-        path: A ``.npz`` with ``calibration_images``, ``calibration_labels``, the same for ``validation`` and ``test``,
-            and for uint8 images ``mean`` and ``std`` for each channel; optionally ``name`` and ``classes``.
+        path: A ``.npz`` with ``calibration_images``, ``calibration_labels``, the same for ``validation`` and
+            ``test``, and for uint8 images ``mean`` and ``std`` for each channel; optionally ``name`` and
+            ``classes``.
 
     Returns:
         Its arrays.
@@ -82,23 +83,32 @@ def read_npz(path: Path) -> Arrays:
         InputError: It is no such archive, it is damaged, or something is missing from it.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{path}: a single array; expected a .npz archive of named arrays")
-            content = {key: archive[key] for key in archive.files}
+        archive = np.load(path, allow_pickle=False)
+        single = isinstance(archive, np.ndarray)
+        if not single:
+            with archive:
+                content: dict[str, NDArray[Any]] = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, struct.error) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path}: not a readable .npz archive of plain arrays ({error})") from error
+    if single:
+        raise InputError(f"{path}: a single array; expected a .npz archive of named arrays")
     needed = [f"{part}_{what}" for part in _NPZ_PARTS for what in ("images", "labels")]
-    scaled = all(content[key].dtype == np.float32 for key in needed if key in content and key.endswith("images"))
+    scaled = all(
+        content[key].dtype == np.float32 for key in needed if key in content and key.endswith("images")
+    )
     if not scaled:
         needed += ["mean", "std"]
     missing = [key for key in needed if key not in content]
     if missing:
-        raise InputError(f"{path}: {', '.join(missing)} missing; the archive holds {', '.join(sorted(content)) or 'nothing'}")
+        raise InputError(
+            f"{path}: {', '.join(missing)} missing; "
+            f"the archive holds {', '.join(sorted(content)) or 'nothing'}"
+        )
     if scaled and ("mean" in content or "std" in content):
-        raise InputError(f"{path}: float32 images are taken as they are, but mean or std is given: store uint8 or leave them out")
+        raise InputError(
+            f"{path}: float32 images are taken as they are, but mean or std is given: store uint8 images "
+            "or leave mean and std out"
+        )
     images = content["calibration_images"]
     channels = images.shape[1] if images.ndim > 1 else 1
     return Arrays(
@@ -114,7 +124,8 @@ def read_idx(folder: Path) -> Arrays | None:
     """Read Fashion-MNIST or MNIST from its four IDX files.
 
     Args:
-        folder: The folder with the files, gzipped or not, or the folder above it as torchvision and ``make data`` leave it.
+        folder: The folder with the files, gzipped or not, or the folder above it as torchvision and ``make
+            data`` leave it.
 
     Returns:
         Parts ``train`` and ``test``; None where the folder has no IDX file.
@@ -139,8 +150,8 @@ def read_cifar10(folder: Path) -> Arrays | None:
     """Read CIFAR-10 in its Python or its binary version.
 
     Args:
-        folder: The folder with ``data_batch_1`` to ``5`` and ``test_batch`` (``.bin`` in the binary version), or the folder
-            above it.
+        folder: The folder with ``data_batch_1`` to ``5`` and ``test_batch`` (``.bin`` in the binary version),
+            or the folder above it.
 
     Returns:
         Parts ``train`` and ``test``; None where the folder has no batch of CIFAR-10.
@@ -160,13 +171,18 @@ def read_cifar10(folder: Path) -> Arrays | None:
 
 
 def _numbers(path: Path, key: str, value: NDArray[Any]) -> tuple[float, ...]:
-    if not np.issubdtype(value.dtype, np.number) or np.iscomplexobj(value) or value.ndim > 1 or value.size == 0:
+    if (
+        not np.issubdtype(value.dtype, np.number)
+        or np.iscomplexobj(value)
+        or value.ndim > 1
+        or value.size == 0
+    ):
         raise InputError(f"{path}: {key} is {value.dtype} of shape {value.shape}; expected numbers")
     return tuple(float(v) for v in np.atleast_1d(value))
 
 
 def _scale(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel to four decimals, as networks for these data customarily use."""
+    """Return mean and standard deviation of each channel to four decimals, as is customary."""
     values = np.arange(256)
     means, stds = [], []
     for channel in range(images.shape[1]):
@@ -206,7 +222,9 @@ def _idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     shape = struct.unpack(f">{dimensions}I", content[4:start])
     size = int(np.prod([int(n) for n in shape], dtype=object))
     if len(content) - start != size:
-        raise InputError(f"{path}: {len(content) - start} bytes of data; its header says {size}, shape {shape}")
+        raise InputError(
+            f"{path}: {len(content) - start} bytes of data; its header says {size}, shape {shape}"
+        )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
@@ -214,15 +232,31 @@ def _cifar10_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     if path.suffix == ".bin":
         content = np.fromfile(path, np.uint8)
         if len(content) == 0 or len(content) % (1 + _CIFAR_PIXELS):
-            raise InputError(f"{path}: {len(content)} bytes; expected a multiple of {1 + _CIFAR_PIXELS} (a label and an image)")
+            raise InputError(
+                f"{path}: {len(content)} bytes; expected a multiple of {1 + _CIFAR_PIXELS} "
+                "(a label and an image)"
+            )
         rows = content.reshape(-1, 1 + _CIFAR_PIXELS)
         return rows[:, 1:].reshape(-1, *_CIFAR_SHAPE), rows[:, 0].astype(np.int64)
     try:
         batch = _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         data, labels = batch[b"data"], np.asarray(batch[b"labels"])
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+    ) as error:
         raise InputError(f"{path}: not a batch of CIFAR-10's Python version ({error})") from error
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _CIFAR_PIXELS:  # noqa: PLR2004
+    if (
+        not isinstance(data, np.ndarray)
+        or data.dtype != np.uint8
+        or data.ndim != 2  # noqa: PLR2004
+        or data.shape[1] != _CIFAR_PIXELS
+    ):
         got = f"{data.dtype} of shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
         raise InputError(f"{path}: data is {got}; expected uint8 of shape (n, {_CIFAR_PIXELS})")
     if not np.issubdtype(labels.dtype, np.integer):
