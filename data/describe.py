@@ -1,4 +1,4 @@
-"""Measure the shipped networks on all test images and record it in ``data/models/models.json``, as ``make models`` does."""
+"""Measure the shipped networks on all test images and record it in ``data/models/models.json``."""
 
 from __future__ import annotations
 
