@@ -1,0 +1,143 @@
+"""CP-SAT of OR-Tools: integers throughout, so that optimal means optimal.
+
+L. Perron and F. Didier, CP-SAT, Google OR-Tools 9.15.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from solvers.check import broken, values
+from solvers.problem import Problem
+from solvers.solution import Solution, Status
+from solvers.solver import Capabilities, Limits
+
+__all__ = ["CAPABILITIES", "solve"]
+
+CAPABILITIES = Capabilities(exact=True, hints=True, needs=("ortools",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Model:
+    """A problem in CP-SAT's terms: the model, its variables, and which of them is what."""
+
+    model: Any
+    option: list[Any]
+    peak: list[Any]
+    meeting: list[dict[tuple[int, int], Any]]
+
+
+def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -> Solution:
+    """Solve with CP-SAT, with both its gaps set to zero.
+
+    Args:
+        problem: The problem.
+        limits: How long it may take, its seed and its threads.
+        hint: A choice to start from; it is completed with every auxiliary variable, and left out where it breaks
+            a capacity, because incomplete hints cost more than they bring.
+
+    Returns:
+        The answer; the bound is the solver's own, in the problem's integers.
+    """
+    from ortools.sat.python import cp_model
+
+    built = _build(problem)
+    if hint is not None and not broken(problem, hint):
+        _add_hint(problem, built, hint)
+    solver = cp_model.CpSolver()
+    parameters = solver.parameters
+    parameters.max_time_in_seconds = limits.time_s
+    parameters.random_seed = limits.seed
+    parameters.num_workers = limits.workers or 0
+    parameters.relative_gap_limit = 0.0
+    parameters.absolute_gap_limit = 0.0
+    status = solver.solve(built.model)
+    if status == cp_model.INFEASIBLE:
+        return Solution(status=Status.INFEASIBLE)
+    if status == cp_model.MODEL_INVALID:
+        raise ValueError(f"CP-SAT refuses the model: {built.model.validate()}")
+    reported = solver.best_objective_bound
+    bound = max(0, math.ceil(reported - 0.5)) if math.isfinite(reported) else None
+    if status == cp_model.UNKNOWN:
+        return Solution(status=Status.LIMIT, bound=bound)
+    start = problem.start.tolist()
+    chosen = tuple(
+        next(option - first for option in range(first, beyond) if solver.boolean_value(built.option[option]))
+        for first, beyond in zip(start[:-1], start[1:], strict=True)
+    )
+    objective = values(problem, chosen)[problem.objective]
+    bound = None if bound is None else min(bound, objective)
+    proven = Status.OPTIMAL if bound == objective else Status.FEASIBLE
+    return Solution(status=proven, choices=chosen, objective=objective, bound=bound)
+
+
+def _build(problem: Problem) -> _Model:
+    from ortools.sat.python import cp_model
+
+    model = cp_model.CpModel()
+    option = [model.new_bool_var("") for _ in range(problem.options)]
+    start = problem.start.tolist()
+    for first, beyond in zip(start[:-1], start[1:], strict=True):
+        model.add_exactly_one(option[first:beyond])
+    peak = []
+    for terms_of in problem.peaks:
+        of_option = dict(zip(terms_of.options.tolist(), terms_of.costs.tolist(), strict=True))
+        highest = model.new_int_var(0, max(of_option.values(), default=0), "")
+        for first, beyond in zip(start[:-1], start[1:], strict=True):
+            terms = [index for index in range(first, beyond) if of_option.get(index, 0) > 0]
+            if terms:
+                weights = [of_option[index] for index in terms]
+                model.add(highest >= cp_model.LinearExpr.weighted_sum([option[i] for i in terms], weights))
+        peak.append(highest)
+    meeting = [_add_pair(problem, model, option, index) for index in range(len(problem.pairs))]
+    for index, row in enumerate(problem.rows):
+        if row.capacity is None and index != problem.objective:
+            continue
+        variables = [option[i] for i in row.options.tolist()] + [peak[i] for i in row.peaks]
+        weights = row.costs.tolist() + [1] * len(row.peaks)
+        for pair, met in zip(problem.pairs, meeting, strict=True):
+            for row_index, costs in pair.costs:
+                if row_index == index:
+                    variables += met.values()
+                    weights += [int(costs[formats]) for formats in met]
+        total = cp_model.LinearExpr.weighted_sum(variables, weights)
+        if row.capacity is not None:
+            model.add(total <= max(-1, min(row.capacity - row.constant, 2**62)))
+        if index == problem.objective:
+            model.minimize(total + row.constant)
+    return _Model(model=model, option=option, peak=peak, meeting=meeting)
+
+
+def _add_pair(problem: Problem, model: Any, option: list[Any], index: int) -> dict[tuple[int, int], Any]:
+    """Add one variable for each two formats that may meet, tied to the choices of both sides."""
+    pair = problem.pairs[index]
+    sides = []
+    for group, formats in ((pair.source, pair.source_format), (pair.target, pair.target_format)):
+        first = int(problem.start[group])
+        members: dict[int, list[Any]] = {}
+        for place, used in enumerate(formats.tolist()):
+            members.setdefault(used, []).append(option[first + place])
+        sides.append(members)
+    met = {(f, g): model.new_bool_var("") for f in sides[0] for g in sides[1] if pair.allowed[f, g]}
+    for f, writers in sides[0].items():
+        model.add(sum(var for (source, _), var in met.items() if source == f) == sum(writers))
+    for g, readers in sides[1].items():
+        model.add(sum(var for (_, target), var in met.items() if target == g) == sum(readers))
+    return met
+
+
+def _add_hint(problem: Problem, built: _Model, hint: Sequence[int]) -> None:
+    start = problem.start.tolist()
+    chosen = {first + choice for first, choice in zip(start[:-1], hint, strict=True)}
+    for index, variable in enumerate(built.option):
+        built.model.add_hint(variable, int(index in chosen))
+    for costs, variable in zip(problem.peaks, built.peak, strict=True):
+        terms = zip(costs.options.tolist(), costs.costs.tolist(), strict=True)
+        built.model.add_hint(variable, max((cost for index, cost in terms if index in chosen), default=0))
+    for pair, met in zip(problem.pairs, built.meeting, strict=True):
+        formats = (int(pair.source_format[hint[pair.source]]), int(pair.target_format[hint[pair.target]]))
+        for key, variable in met.items():
+            built.model.add_hint(variable, int(key == formats))
