@@ -1,0 +1,459 @@
+"""The layer graph: what a network is made of, as far as planning needs to know.
+
+It is read from ONNX, the source of truth: layer names are the names of the source's nodes, and they stay the same
+through folding, rewriting, measuring, planning and building.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from planner.errors import InputError
+from planner.folding import OPSET, Draft, fold
+from planner.layering import Shape, boundaries, group, live_bytes, multiply_accumulates, parameters_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx
+
+__all__ = ["Edge", "Layer", "LayerGraph", "from_folded", "read"]
+
+_REFUSED = frozenset(
+    {
+        *("NonZero", "NonMaxSuppression", "Unique", "StringNormalizer", "TfIdfVectorizer", "Optional"),
+        *("OptionalGetElement", "OptionalHasElement", "ImageDecoder", "Compress", "ConcatFromSequence"),
+        *(
+            "SplitToSequence",
+            "SequenceAt",
+            "SequenceConstruct",
+            "SequenceEmpty",
+            "SequenceErase",
+            "SequenceInsert",
+        ),
+        *("SequenceLength", "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"),
+        *("RandomUniformLike", "StringConcat", "StringSplit", "RegexFullMatch"),
+    }
+)
+"""Operators whose results have no fixed shape, are random, or are no tensors of numbers."""
+
+_IMAGE_DIMS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """Describe one layer: an anchor operator with its fused epilogue.
+
+    Attributes:
+        name: Name of the anchor node in the source; unnamed there, ``<op>_<topological index>``.
+        op: ONNX operator of the anchor.
+        nodes: Names of the nodes in ``LayerGraph.model``, anchor first, then the epilogue in topological order.
+        inputs: Tensors it reads from other layers or from the network's input.
+        outputs: Tensors that other layers, or the network's output, read from it.
+        input_shapes: Their shapes at batch 1.
+        output_shapes: Their shapes at batch 1.
+        parameter_bytes: Bytes of its weights and biases.
+        activation_bytes: Bytes alive while it runs: its inputs and outputs, and other tensors live across it.
+        macs: Multiply-accumulate operations at batch 1.
+
+    >>> Layer(
+    ...     name="relu1",
+    ...     op="Relu",
+    ...     nodes=("relu1",),
+    ...     inputs=("x",),
+    ...     outputs=("y",),
+    ...     input_shapes=((1, 8),),
+    ...     output_shapes=((1, 8),),
+    ...     parameter_bytes=0,
+    ...     activation_bytes=64,
+    ...     macs=0,
+    ... ).op
+    'Relu'
+    """
+
+    name: str
+    op: str
+    nodes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    input_shapes: tuple[Shape, ...]
+    output_shapes: tuple[Shape, ...]
+    parameter_bytes: int
+    activation_bytes: int
+    macs: int
+
+    def __post_init__(self) -> None:
+        """Check that the layer has nodes and outputs, and a shape for each tensor."""
+        if not self.nodes or not self.outputs:
+            raise InputError(
+                f"layer {self.name!r} has {len(self.nodes)} nodes and {len(self.outputs)} outputs"
+            )
+        if len(self.inputs) != len(self.input_shapes) or len(self.outputs) != len(self.output_shapes):
+            raise InputError(f"layer {self.name!r}: expected one shape for each of its inputs and outputs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """Connect two layers by the tensor that one makes and the other reads.
+
+    >>> Edge(source="conv1", target="pool1", tensor="t").tensor
+    't'
+    """
+
+    source: str
+    target: str
+    tensor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LayerGraph:
+    """Hold a folded network and its layers.
+
+    Attributes:
+        name: Name of the model.
+        model: The folded network: static shapes at batch 1, every node named uniquely.
+        layers: Its layers in topological order; every node of ``model`` belongs to exactly one.
+        edges: What connects the layers.
+        input_name: Name of the image tensor.
+        input_shape: Its shape at batch 1, ``(1, C, H, W)``.
+        output_name: Name of the tensor of class scores.
+        classes: Number of classes.
+        shapes: Shape of every tensor of ``model`` at batch 1, initialisers included.
+        source_digest: SHA-256 of the source file.
+
+    >>> read("data/models/missing.onnx")
+    Traceback (most recent call last):
+    ...
+    planner.errors.InputError: data/models/missing.onnx: there is no such file; expected an ONNX model
+    """
+
+    name: str
+    model: onnx.ModelProto = field(repr=False)
+    layers: tuple[Layer, ...] = field(repr=False)
+    edges: tuple[Edge, ...] = field(repr=False)
+    input_name: str
+    input_shape: Shape
+    output_name: str
+    classes: int
+    shapes: Mapping[str, Shape] = field(repr=False)
+    source_digest: str
+
+    def __post_init__(self) -> None:
+        """Check that names are unique and that every node belongs to exactly one layer."""
+        if not self.name or "=" in self.name or "," in self.name:
+            raise InputError(f"model name {self.name!r}: expected a name without '=' and ','")
+        owned = [name for layer in self.layers for name in layer.nodes]
+        if sorted(owned) != sorted(node.name for node in self.model.graph.node):
+            raise InputError(f"model {self.name!r}: every node must belong to exactly one layer")
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of all weights and biases of the folded network."""
+        return sum(layer.parameter_bytes for layer in self.layers)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Greatest number of bytes alive while any layer runs."""
+        return max(layer.activation_bytes for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulate operations for one image."""
+        return sum(layer.macs for layer in self.layers)
+
+    def layer(self, name: str) -> Layer:
+        """Return a layer by its name.
+
+        Raises:
+            InputError: There is no such layer; the message lists those that exist.
+        """
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        existing = ", ".join(layer.name for layer in self.layers)
+        raise InputError(f"model {self.name!r} has no layer {name!r}; it has: {existing}")
+
+    def __str__(self) -> str:
+        """Write the layers as a table."""
+        head = ("layer", "operator", "epilogue", "output", "MACs", "weights B", "live B")
+        operators = {node.name: node.op_type for node in self.model.graph.node}
+        rows = [
+            (
+                layer.name,
+                layer.op,
+                "+".join(operators[name] for name in layer.nodes[1:]),
+                "x".join(str(length) for length in layer.output_shapes[0][1:]),
+                f"{layer.macs:,}",
+                f"{layer.parameter_bytes:,}",
+                f"{layer.activation_bytes:,}",
+            )
+            for layer in self.layers
+        ]
+        rows.append(
+            ("total", "", "", "", f"{self.macs:,}", f"{self.parameter_bytes:,}", f"{self.activation_bytes:,}")
+        )
+        width = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+        left = 4
+        lines = [
+            "  ".join(
+                cell.ljust(size) if column < left else cell.rjust(size)
+                for column, (cell, size) in enumerate(zip(row, width, strict=True))
+            ).rstrip()
+            for row in (head, *rows)
+        ]
+        shape = "x".join(str(length) for length in self.input_shape)
+        return "\n".join(
+            [f"{self.name}: {len(self.layers)} layers, input {shape}, {self.classes} classes", *lines]
+        )
+
+
+def read(
+    path: str | os.PathLike[str], *, name: str | None = None, input_shape: tuple[int, ...] | None = None
+) -> LayerGraph:
+    """Read an ONNX classifier, fold it and group it into layers.
+
+    Args:
+        path: The ONNX file.
+        name: Name of the model; the file's name without its suffix if None.
+        input_shape: Shape ``(1, C, H, W)`` of the input, needed where the file leaves a size other than the batch open.
+
+    Returns:
+        The layer graph.
+
+    Raises:
+        InputError: The file is missing, is not a complete ONNX model, holds an operator that cannot be run, or is not
+            an image classifier of known sizes.
+    """
+    from google.protobuf.message import DecodeError
+
+    import onnx
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; expected an ONNX model")
+    content = path.read_bytes()
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as err:
+        raise InputError(
+            f"{path}: not an ONNX model, or one cut short ({len(content):,} bytes read): {err}"
+        ) from err
+    if not model.graph.node or not model.opset_import:
+        raise InputError(
+            f"{path}: not an ONNX model: {len(content):,} bytes that hold no operator; expected a network"
+        )
+    digest = hashlib.sha256(content).hexdigest()
+    _check_operators(str(path), model)
+    _name_nodes(model)
+    if any(item.external_data for item in model.graph.initializer):
+        _load_external(path, model)
+    model = _convert(str(path), model)
+    draft = _draft(str(path), model, input_shape)
+    folded = fold(draft)
+    return from_folded(
+        folded, name=name or path.stem, shapes=draft.shapes, source_digest=digest, where=str(path)
+    )
+
+
+def from_folded(
+    model: onnx.ModelProto, *, name: str, shapes: Mapping[str, Shape], source_digest: str, where: str
+) -> LayerGraph:
+    """Group a folded model into layers.
+
+    Args:
+        model: The folded model.
+        name: Name of the model.
+        shapes: Shape of every tensor at batch 1.
+        source_digest: SHA-256 of the file it came from.
+        where: What error messages name as the source.
+
+    Returns:
+        The layer graph.
+
+    Raises:
+        InputError: The output is not one row of class scores.
+    """
+    proto = model.graph
+    constants = {item.name: item.data_type for item in proto.initializer}
+    sizes = {item.name: prod(item.dims) * _item_bytes(item.data_type) for item in proto.initializer}
+    groups = group(proto.node, set(constants))
+    output = proto.output[0].name
+    ends = boundaries(groups, set(constants), output)
+    alive = live_bytes(ends, shapes, output)
+    layers = [
+        Layer(
+            name=nodes[0].name,
+            op=nodes[0].op_type,
+            nodes=tuple(node.name for node in nodes),
+            inputs=reads,
+            outputs=makes,
+            input_shapes=tuple(shapes[tensor] for tensor in reads),
+            output_shapes=tuple(shapes[tensor] for tensor in makes),
+            parameter_bytes=sum(sizes[tensor] for tensor in parameters_of(nodes, constants)),
+            activation_bytes=live,
+            macs=sum(multiply_accumulates(node, shapes) for node in nodes),
+        )
+        for nodes, (reads, makes), live in zip(groups, ends, alive, strict=True)
+    ]
+    source = {tensor: layer.name for layer in layers for tensor in layer.outputs}
+    edges = tuple(
+        Edge(source=source[tensor], target=layer.name, tensor=tensor)
+        for layer in layers
+        for tensor in layer.inputs
+        if tensor in source
+    )
+    shape = shapes[output]
+    classes = prod(shape[1:])
+    if len(shape) < 2 or shape[0] != 1 or max(shape[1:]) != classes:  # noqa: PLR2004
+        raise InputError(f"{where}: output {output!r} has shape {shape}; expected class scores, (1, classes)")
+    return LayerGraph(
+        name=name,
+        model=model,
+        layers=tuple(layers),
+        edges=edges,
+        input_name=proto.input[0].name,
+        input_shape=shapes[proto.input[0].name],
+        output_name=output,
+        classes=classes,
+        shapes=shapes,
+        source_digest=source_digest,
+    )
+
+
+def _item_bytes(data_type: int) -> int:
+    from onnx import helper
+
+    return int(helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+
+
+def _check_operators(where: str, model: onnx.ModelProto) -> None:
+    """Refuse operators that neither a runtime nor a compiler can be expected to run, naming the node."""
+    import onnx
+
+    versions = {item.domain: item.version for item in model.opset_import}
+    for index, node in enumerate(model.graph.node):
+        label = f"{where}: node {node.name or f'{node.op_type}_{index}'!r} is a {node.op_type}"
+        if node.domain not in {"", "ai.onnx"}:
+            raise InputError(
+                f"{label} of domain {node.domain!r}; expected operators of the ONNX standard only"
+            )
+        if any(
+            item.type in {onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS} for item in node.attribute
+        ):
+            raise InputError(f"{label}: control flow is not supported")
+        if node.op_type in _REFUSED:
+            raise InputError(
+                f"{label}: not supported, its result is random or has no fixed shape and number type"
+            )
+        version = versions.get("", versions.get("ai.onnx", 1))
+        if not onnx.defs.has(node.op_type, max_inclusive_version=version, domain=""):
+            raise InputError(f"{label}: no such operator in version {version} of the ONNX standard")
+        training = [item.i for item in node.attribute if item.name == "training_mode"]
+        if training and training[0]:
+            raise InputError(f"{label} in training mode; expected a network exported for inference")
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Name unnamed nodes after their operator and place, and make names unique."""
+    seen: set[str] = set()
+    for index, node in enumerate(model.graph.node):
+        name = node.name or f"{node.op_type}_{index}"
+        while name in seen:
+            name = f"{name}_{index}"
+        node.name = name
+        seen.add(name)
+
+
+def _load_external(path: Path, model: onnx.ModelProto) -> None:
+    import onnx
+
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except (OSError, onnx.checker.ValidationError) as err:
+        raise InputError(f"{path}: the weights stored beside the file cannot be read: {err}") from err
+
+
+def _convert(where: str, model: onnx.ModelProto) -> onnx.ModelProto:
+    """Check a model and bring it to an operator set that the rest knows."""
+    import onnx
+    from onnx import version_converter
+
+    constants = {item.name for item in model.graph.initializer}
+    inputs = [item for item in model.graph.input if item.name not in constants]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, 8)
+    try:
+        onnx.checker.check_model(model)
+        version = next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
+        if version < OPSET:
+            model = version_converter.convert_version(model, OPSET)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError) as err:
+        raise InputError(f"{where}: not a valid ONNX model: {err}") from err
+    _name_nodes(model)
+    return model
+
+
+def _draft(where: str, model: onnx.ModelProto, input_shape: tuple[int, ...] | None) -> Draft:
+    from onnx import numpy_helper
+
+    graph = model.graph
+    if len(graph.output) != 1:
+        names = ", ".join(repr(item.name) for item in graph.output)
+        raise InputError(
+            f"{where}: the network has {len(graph.output)} outputs ({names}); expected one, class scores"
+        )
+    if len(graph.input) != 1:
+        names = ", ".join(repr(item.name) for item in graph.input)
+        raise InputError(
+            f"{where}: the network has {len(graph.input)} inputs ({names}); expected one, an image"
+        )
+    return Draft(
+        where=where,
+        nodes=list(graph.node),
+        arrays={item.name: numpy_helper.to_array(item) for item in graph.initializer},
+        input_name=graph.input[0].name,
+        input_shape=_static_shape(where, graph.input[0], input_shape),
+        output_name=graph.output[0].name,
+        opset=next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}),
+    )
+
+
+def _static_shape(where: str, value: onnx.ValueInfoProto, given: tuple[int, ...] | None) -> Shape:
+    """Return the input's shape at batch 1, taking open sizes from the shape that was given."""
+    import onnx
+
+    tensor = value.type.tensor_type
+    label = f"{where}: input {value.name!r}"
+    dims = [
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim
+    ]
+    if tensor.elem_type != onnx.TensorProto.FLOAT or (tensor.HasField("shape") and len(dims) != _IMAGE_DIMS):
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        raise InputError(
+            f"{label} is {kind} of {len(dims)} dimensions; expected a float image, (batch, C, H, W)"
+        )
+    if not tensor.HasField("shape"):
+        dims = [None] * _IMAGE_DIMS
+    if given is not None and (len(given) != _IMAGE_DIMS or given[0] != 1 or min(given) < 1):
+        raise InputError(f"{label}: the shape given is {given}; expected (1, C, H, W)")
+    shape = []
+    for axis, length in enumerate(dims):
+        if length is not None and given is not None and given[axis] != length:
+            raise InputError(
+                f"{label}: dimension {axis} is {length} in the file, but {given[axis]} was given"
+            )
+        if length is None and axis and given is None:
+            symbol = tensor.shape.dim[axis].dim_param if tensor.HasField("shape") else ""
+            raise InputError(
+                f"{label}: dimension {axis}{f' ({symbol})' if symbol else ''} has no size; give input_shape=(1, C, H, W)"
+            )
+        shape.append(1 if axis == 0 and length is None else length or (given[axis] if given else 1))
+    if shape[0] != 1:
+        raise InputError(f"{label} has a fixed batch of {shape[0]}; expected a batch of 1 or an open one")
+    return tuple(shape)

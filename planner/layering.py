@@ -1,0 +1,212 @@
+"""Grouping of a folded network's nodes into layers, and what can be counted about them without running."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from math import prod
+from typing import TYPE_CHECKING
+
+from planner.folding import attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx
+
+__all__ = [
+    "FLOAT_BYTES",
+    "Shape",
+    "boundaries",
+    "group",
+    "live_bytes",
+    "multiply_accumulates",
+    "parameters_of",
+]
+
+FLOAT_BYTES = 4
+
+Shape = tuple[int, ...]
+
+_FUSED = frozenset(
+    {
+        *(
+            "Abs",
+            "Add",
+            "Cast",
+            "Ceil",
+            "Celu",
+            "Clip",
+            "Div",
+            "Elu",
+            "Erf",
+            "Exp",
+            "Floor",
+            "Gelu",
+            "HardSigmoid",
+        ),
+        *(
+            "HardSwish",
+            "LeakyRelu",
+            "Log",
+            "Max",
+            "Mean",
+            "Min",
+            "Mish",
+            "Mul",
+            "Neg",
+            "Pow",
+            "PRelu",
+            "Reciprocal",
+        ),
+        *("Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tanh"),
+        *("ThresholdedRelu", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"),
+    }
+)
+"""Elementwise operators, and those that only relabel memory: they join the layer whose result they read."""
+
+_NOT_PARAMETERS = {
+    "Resize": (1, 2),
+    "Clip": (1, 2),
+    "Pad": (2,),
+    "Upsample": (1,),
+    "Dropout": (1,),
+    "Pow": (1,),
+}
+"""Inputs that are settings of the operator though they are written as floating-point constants."""
+
+
+def group(nodes: Sequence[onnx.NodeProto], constants: set[str]) -> list[list[onnx.NodeProto]]:
+    """Group nodes into layers: each an anchor followed by its fused epilogue.
+
+    An elementwise node joins the latest of the layers it reads from. Every node of a layer therefore reads from that
+    layer and earlier ones only, and the order of the anchors is a topological order of the layers. A node that reads
+    constants alone joins the layer that reads it.
+
+    Args:
+        nodes: The nodes in topological order.
+        constants: Names of the initialisers.
+
+    Returns:
+        The nodes of each layer, anchor first.
+    """
+    layers: list[list[onnx.NodeProto]] = []
+    home: dict[str, int] = {}
+    waiting: dict[str, list[onnx.NodeProto]] = {}
+    for node in nodes:
+        reads = [name for name in node.input if name and name not in constants]
+        before = [item for name in reads for item in waiting.pop(name, ())]
+        if all(name in constants or name in waiting for name in node.input if name) and not reads:
+            waiting.update({name: [*before, node] for name in node.output})
+            continue
+        owners = [home[name] for name in reads if name in home]
+        if node.op_type in _FUSED and owners:
+            index = max(owners)
+            layers[index].extend([*before, node])
+        else:
+            index = len(layers)
+            layers.append([node, *before])
+        home.update({name: index for item in (*before, node) for name in item.output})
+    return layers
+
+
+def boundaries(
+    layers: Sequence[Sequence[onnx.NodeProto]], constants: set[str], output_name: str
+) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Return, for each layer, the tensors it reads from outside and those it makes for others.
+
+    Args:
+        layers: The nodes of each layer.
+        constants: Names of the initialisers.
+        output_name: The network's output, which counts as read.
+
+    Returns:
+        For each layer its inputs and outputs, each in the order in which they first appear.
+    """
+    made = [{name for node in nodes for name in node.output if name} for nodes in layers]
+    reads = [
+        list(
+            dict.fromkeys(
+                name for node in nodes for name in node.input if name and name not in own | constants
+            )
+        )
+        for nodes, own in zip(layers, made, strict=True)
+    ]
+    wanted = {name for names in reads for name in names} | {output_name}
+    return [
+        (
+            tuple(names),
+            tuple(dict.fromkeys(name for node in nodes for name in node.output if name in wanted)),
+        )
+        for nodes, names in zip(layers, reads, strict=True)
+    ]
+
+
+def live_bytes(
+    ends: Sequence[tuple[tuple[str, ...], tuple[str, ...]]], shapes: Mapping[str, Shape], output_name: str
+) -> list[int]:
+    """Return the bytes of float32 tensors alive while each layer runs: its own, and those live across it.
+
+    Args:
+        ends: Inputs and outputs of each layer, in the order in which the layers run.
+        shapes: Shape of every tensor.
+        output_name: The network's output, alive to the end.
+
+    Returns:
+        Bytes for each layer; a lower bound of what any storage plan needs while it runs.
+    """
+    born: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for step, (reads, makes) in enumerate(ends):
+        for name in (*reads, *makes):
+            born.setdefault(name, step)
+            last[name] = step
+    last[output_name] = len(ends) - 1
+    change: dict[int, int] = defaultdict(int)
+    for name, first in born.items():
+        size = FLOAT_BYTES * prod(shapes[name])
+        change[first] += size
+        change[last[name] + 1] -= size
+    alive, total = [], 0
+    for step in range(len(ends)):
+        total += change[step]
+        alive.append(total)
+    return alive
+
+
+def multiply_accumulates(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
+    """Return the multiply-accumulate operations of one node at batch 1: convolutions and matrix products only."""
+    if node.op_type == "Conv":
+        return prod(shapes[node.output[0]]) * prod(shapes[node.input[1]][1:])
+    if node.op_type == "ConvTranspose":
+        return prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:])
+    if node.op_type == "Gemm":
+        depth = shapes[node.input[0]][0 if attributes(node).get("transA", 0) else 1]
+        return prod(shapes[node.output[0]]) * depth
+    if node.op_type == "MatMul":
+        return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+    return 0
+
+
+def parameters_of(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the names of the constants that are weights, biases and their scales.
+
+    Args:
+        nodes: The nodes that read them.
+        constants: Element type of each initialiser, as ONNX numbers them.
+
+    Returns:
+        Names in the order of their first use. Shapes, indices, bounds of a clip and scales of a resize are settings of
+        an operator and do not count; neither do whole numbers, unless they are weights stored as such.
+    """
+    from onnx import TensorProto
+
+    floats = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
+    found: dict[str, None] = {}
+    for node in nodes:
+        settings = _NOT_PARAMETERS.get(node.op_type, ())
+        for index, name in enumerate(node.input):
+            if name in constants and index not in settings:
+                stored = node.op_type in {"DequantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv"}
+                if constants[name] in floats or stored:
+                    found[name] = None
+    return tuple(found)
