@@ -121,7 +121,10 @@ def test_every_dependency_says_which_file_needs_it() -> None:
 
 def test_every_declared_dependency_has_an_exact_version_to_test_with() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    declared = [
+        *project["dependencies"],
+        *(d for extra in project["optional-dependencies"].values() for d in extra),
+    ]
     names = {re.split(r"[<>=!~ ]", requirement)[0].lower() for requirement in declared}
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {line.split("==")[0].lower() for line in lines if "==" in line}
