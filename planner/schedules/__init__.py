@@ -16,7 +16,7 @@ from planner.schedules.layout_pass import BlockedLayout
 from planner.schedules.naming import NameKernels
 from planner.schedules.scheduling import Kernel
 
-__all__ = ["Kernel", "describe", "pass_names", "pipeline", "prepare", "rules"]
+__all__ = ["Kernel", "describe", "fuse", "pass_names", "pipeline", "prepare", "rules", "workspaces"]
 
 
 def rules(target: Any) -> list[Any]:
@@ -79,3 +79,34 @@ def describe(function: Any, target: Any) -> str:
     kernel = Kernel(function)
     rule = next(r for r in rules(target) if r.matches(kernel))
     return str(rule.describe(kernel))
+
+
+
+_ON_STACK = 1024
+"""Bytes up to which TVM's LLVM backend keeps a buffer of constant size on the stack."""
+
+
+def workspaces(module: tvm.IRModule) -> dict[str, int]:
+    """Count what each scheduled PrimFunc allocates for itself outside registers and stack, in bytes.
+
+    TVM puts buffers of up to 1 KiB on the stack; anything larger is asked of the runtime, and counts against a
+    memory bound.
+    """
+    transform, count = tvm.s_tir.transform, tvm.s_tir.analysis.calculate_allocated_bytes
+    kernels = {v: f for v, f in module.functions_items() if not isinstance(f, relax.Function)}
+    compacted = tvm.transform.Sequential(
+        [
+            transform.LowerInitBlock(),
+            transform.PlanAndUpdateBufferAllocationLocation(),
+            transform.ConvertBlocksToOpaque(),
+            transform.CompactBufferAllocation(),
+        ]
+    )(tvm.IRModule(kernels))
+    allocated = {
+        v.name_hint: {str(scope): int(size) for scope, size in count(f)["main"].items()}
+        for v, f in compacted.functions_items()
+    }
+    return {
+        name: sum(size for size in scopes.values() if size > _ON_STACK)
+        for name, scopes in allocated.items()
+    }

@@ -15,7 +15,7 @@ import numpy as np
 import tvm
 from tvm import relax, te
 
-from planner.schedules import blocked, convolution, dense, elementwise, pooling
+from planner.schedules import blocked, convolution, dense, elementwise, naming, pooling
 from planner.schedules.blocked import FeatureMap
 from planner.schedules.constants import Constants, Weight
 from planner.schedules.convolution import Window
@@ -105,7 +105,8 @@ class _Function:
 
     def binding(self, var: relax.Var, value: Any) -> None:
         """Rewrite ``var = value``: a known operator into its kernel, all else as it stands."""
-        self.name = var.name
+        if naming.owner(var.name) is not None or not self.name:
+            self.name = var.name
         if self.constants.learn(var, value):
             return
         if isinstance(value, relax.Var) and value in self.blocked:

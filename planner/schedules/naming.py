@@ -44,7 +44,8 @@ class _Renamer(PyExprMutator):
         shared = call.args[0]
         if owner(shared.name_hint) == here:
             return call
-        function = self.module[shared]
+        # The attribute sets the copies apart: a builder merges functions that are structurally equal.
+        function = self.module[shared].with_attr("blinkplan.kernel_of", self.now)
         own = self.builder_.add_func(function, f"{self.now}_{shared.name_hint}")
         return relax.Call(call.op, [own, *call.args[1:]], call.attrs, call.ty_args)
 

@@ -1,0 +1,225 @@
+"""A built module in memory: running it, timing it, and counting what it takes.
+
+Nothing here trusts what the compiler said.  Bytes are counted by watching the virtual machine run: which
+constants its kernels are handed, which storages it allocates, how long each tensor is still read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One kernel call as it was seen.
+
+    Attributes:
+        kernel: Name of the kernel.
+        constants: Address and bytes of each constant it was handed.
+        alive: Bytes of activations alive while it ran: the network's input, what it read and wrote, and what
+            later kernels still read.
+    """
+
+    kernel: str
+    constants: tuple[tuple[int, int], ...]
+    alive: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One run of a network as the virtual machine made it.
+
+    Attributes:
+        steps: Kernel calls in order.
+        storages: Bytes of each storage allocated, network output included.
+        input_bytes: Bytes of the network's input.
+    """
+
+    steps: tuple[Step, ...]
+    storages: tuple[int, ...]
+    input_bytes: int
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all constants, each counted once."""
+        return sum({a: n for step in self.steps for a, n in step.constants}.values())
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of the input and of every storage: what the network needs beside its weights."""
+        return self.input_bytes + sum(self.storages)
+
+
+@dataclass(slots=True)
+class _Tensor:
+    bytes: int
+    born: int
+    last: int
+
+
+class Artefact:
+    """A module that was compiled here or loaded from a file."""
+
+    def __init__(self, module: Any) -> None:
+        """Start a virtual machine on a compiled executable or a loaded library."""
+        import tvm
+        from tvm import relax
+
+        self._device = tvm.cpu()
+        runtime = module.jit() if hasattr(module, "jit") else module
+        self._runtime = runtime
+        self._machine = relax.VirtualMachine(runtime, self._device)
+        self._kernels = runtime.imports_[0]
+
+    @classmethod
+    def load(cls, path: Path) -> Artefact:
+        """Load a shared library.
+
+        Raises:
+            InputError: The file is missing or is no TVM module.
+        """
+        import tvm
+
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; expected a built module")
+        try:
+            return cls(tvm.runtime.load_module(str(path.resolve())))
+        except (RuntimeError, AttributeError) as error:
+            raise InputError(f"{path}: not a module that TVM can load ({error})") from error
+
+    def tensor(self, array: NDArray[np.float32]) -> Any:
+        """Copy an array to the device."""
+        import tvm
+
+        return tvm.runtime.tensor(np.ascontiguousarray(array), self._device)
+
+    def run(self, network: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run images one after the other.
+
+        Args:
+            network: Name of the network in the module.
+            inputs: ``(n, C, H, W)``.
+
+        Returns:
+            Logits, ``(n, classes)``.
+        """
+        function = self._machine[network]
+        outputs = [function(self.tensor(image[np.newaxis])).numpy().reshape(-1) for image in inputs]
+        return np.stack(outputs)
+
+    def timer(self, network: str, inputs: NDArray[np.float32], *, number: int) -> Any:
+        """Give a function that returns the nanoseconds of one run, the mean over ``number`` runs.
+
+        Args:
+            network: Name of the network in the module.
+            inputs: One input, ``(1, C, H, W)``.
+            number: Runs in one sample; one more is made before it and not counted.
+        """
+        evaluate = self._machine.time_evaluator(network, self._device, number=number, repeat=1)
+        argument = self.tensor(inputs)
+        return lambda: float(evaluate(argument).mean) * 1e9
+
+    def latencies(self, network: str, inputs: NDArray[np.float32], *, runs: int) -> NDArray[np.float64]:
+        """Time single runs, from outside, one after the other; nanoseconds, ``(runs,)``."""
+        import time
+
+        function, argument = self._machine[network], self.tensor(inputs)
+        samples = np.empty(runs)
+        for index in range(runs):
+            start = time.perf_counter_ns()
+            function(argument)
+            samples[index] = time.perf_counter_ns() - start
+        return samples
+
+    def kernel_timers(self, network: str, inputs: NDArray[np.float32], *, number: int) -> list[tuple[str, Any]]:
+        """Give a timer for each kernel call of a network, in order, on operands of its own.
+
+        Returns:
+            Pairs of kernel name and a function that returns nanoseconds.
+        """
+        timers = []
+        for kernel, operands in self._calls(network, inputs):
+            evaluate = self._kernels.time_evaluator(kernel, self._device, number=number, repeat=1)
+            timers.append((kernel, _Timer(evaluate, operands)))
+        return timers
+
+    def _calls(self, network: str, inputs: NDArray[np.float32]) -> list[tuple[str, Sequence[Any]]]:
+        """Run once and copy the operands of every kernel call."""
+        calls: list[tuple[str, Sequence[Any]]] = []
+
+        def watch(function: Any, symbol: str, before: bool, result: Any, *operands: Any) -> None:  # noqa: FBT001
+            if before and not symbol.startswith("vm.builtin."):
+                calls.append((symbol, [self.tensor(o.numpy()) for o in operands]))
+
+        self._watched(network, self.tensor(inputs), watch)
+        return calls
+
+    def _watched(self, network: str, argument: Any, watch: Any) -> None:
+        """Run a network once in a virtual machine of its own: an instrument, once set, slows every later run."""
+        from tvm import relax
+
+        machine = relax.VirtualMachine(self._runtime, self._device)
+        machine.set_instrument(watch)
+        machine[network](argument)
+
+    def trace(self, network: str, inputs: NDArray[np.float32]) -> Trace:
+        """Run a network once under observation."""
+        events: list[tuple[str, list[tuple[int, int]]]] = []
+        storages: list[int] = []
+        made: dict[int, _Tensor] = {}
+        history: list[_Tensor] = []
+
+        def watch(function: Any, symbol: str, before: bool, result: Any, *operands: Any) -> None:  # noqa: FBT001
+            if symbol == "vm.builtin.alloc_storage" and before:
+                storages.append(int(operands[1][0]))
+            elif symbol == "vm.builtin.alloc_tensor" and not before:
+                address, size = _place(result)
+                made[address] = _Tensor(size, len(events), len(events))
+                history.append(made[address])
+            elif before and not symbol.startswith("vm.builtin."):
+                constants = []
+                for address, size in map(_place, operands):
+                    if address in made:
+                        made[address].last = len(events)
+                    else:
+                        constants.append((address, size))
+                events.append((symbol, constants))
+
+        given = self.tensor(inputs)
+        self._watched(network, given, watch)
+        entrance, size = _place(given)
+        alive: dict[int, int] = defaultdict(int)
+        for tensor in history:
+            for step in range(tensor.born, tensor.last + 1):
+                alive[step] += tensor.bytes
+        steps = tuple(
+            Step(name, tuple(c for c in constants if c[0] != entrance), size + alive[index])
+            for index, (name, constants) in enumerate(events)
+        )
+        return Trace(steps, tuple(storages), size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Timer:
+    """Times one kernel on operands that it keeps alive."""
+
+    evaluate: Any
+    operands: Sequence[Any]
+
+    def __call__(self) -> float:
+        return float(self.evaluate(*self.operands).mean) * 1e9
+
+
+def _place(tensor: Any) -> tuple[int, int]:
+    """Give the address and the bytes of a tensor on the host."""
+    view = np.from_dlpack(tensor)
+    return int(view.__array_interface__["data"][0]), int(view.nbytes)

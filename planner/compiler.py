@@ -1,0 +1,283 @@
+"""Compiling networks with TVM, and linking the result where there may be no C compiler."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from planner.errors import InputError
+from planner.segments import Entry
+
+logger = logging.getLogger(__name__)
+
+_LEVELS: tuple[tuple[str, frozenset[str]], ...] = (
+    ("x86-64-v4", frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"})),
+    ("x86-64-v3", frozenset({"avx2", "fma", "bmi2", "f16c"})),
+    ("x86-64-v2", frozenset({"sse4_2", "ssse3", "popcnt"})),
+    ("x86-64", frozenset()),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A module that has been compiled.
+
+    Attributes:
+        executable: TVM's ``VMExecutable``.
+        schedules: How each kernel was scheduled, by kernel name.
+        workspaces: Bytes that a kernel allocates for itself beyond the stack, by kernel name; none as a rule.
+        plans: For each network its planned storages in bytes, network output included.
+    """
+
+    executable: Any
+    schedules: Mapping[str, str]
+    workspaces: Mapping[str, int]
+    plans: Mapping[str, tuple[int, ...]]
+
+
+def host_target(threads: int = 1) -> dict[str, Any]:
+    """Describe the processor of this machine as a TVM target.
+
+    A virtual machine can mask instructions that its processor's name implies, so the flags that the kernel
+    reports have the last word.
+
+    Args:
+        threads: Threads that kernels may spread over.
+    """
+    from tvm.target import codegen
+
+    processor = str(codegen.llvm_get_system_cpu())
+    target: dict[str, Any] = {"kind": "llvm", "mcpu": processor, "num-cores": threads}
+    flags = _flags()
+    if platform.machine() == "x86_64" and flags:
+        import tvm
+
+        for _, needed in _LEVELS:
+            implied = all(
+                codegen.llvm_cpu_has_features(f.replace("_", "."), tvm.target.Target(target))
+                for f in needed
+            )
+            if implied and not needed <= flags:
+                target["mcpu"] = next(name for name, level in _LEVELS if level <= flags)
+                logger.warning(
+                    "this machine hides instructions of a %s; compiling for %s", processor, target["mcpu"]
+                )
+                break
+    return target
+
+
+def _flags() -> frozenset[str]:
+    information = Path("/proc/cpuinfo")
+    if not information.exists():
+        return frozenset()
+    for line in information.read_text(encoding="utf-8").splitlines():
+        if line.startswith("flags"):
+            return frozenset(line.split(":", 1)[1].split())
+    return frozenset()
+
+
+def pass_names() -> tuple[str, ...]:
+    """Name every pass of a build in order, as written to the build config."""
+    from planner import schedules
+
+    return (*schedules.pass_names(), *(p.info.name for p in _plan().passes), *_finalise_names())
+
+
+def _plan() -> Any:
+    import tvm
+    from tvm import relax
+
+    transform = relax.transform
+    return tvm.transform.Sequential(
+        [
+            transform.RewriteDataflowReshape(),
+            transform.ToNonDataflow(),
+            transform.RemovePurityChecking(),
+            transform.CallTIRRewrite(),
+            transform.StaticPlanBlockMemory(),
+            transform.LowerAllocTensor(),
+        ]
+    )
+
+
+def _finalise() -> Any:
+    import tvm
+    from tvm import relax
+
+    transform = relax.transform
+    return tvm.transform.Sequential(
+        [
+            transform.KillAfterLastUse(),
+            transform.LowerRuntimeBuiltin(),
+            transform.ComputePrimValue(),
+            transform.VMShapeLower(),
+            transform.AttachGlobalSymbol(),
+        ]
+    )
+
+
+def _finalise_names() -> tuple[str, ...]:
+    return tuple(p.info.name for p in _finalise().passes)
+
+
+def _storages(module: Any) -> dict[str, tuple[int, ...]]:
+    """Read TVM's storage plan off a module: bytes of each storage, by function."""
+    from tvm import relax
+
+    plans = {}
+    for var, function in module.functions_items():
+        if not isinstance(function, relax.Function):
+            continue
+        sizes = [
+            int(binding.value.args[0].values[0])
+            for block in function.body.blocks
+            for binding in block.bindings
+            if getattr(getattr(binding.value, "op", None), "name", "") == "relax.memory.alloc_storage"
+        ]
+        plans[var.name_hint] = tuple(sizes)
+    return plans
+
+
+def storage_plan(entries: Sequence[Entry], target: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Plan the storages of networks as a build would, without generating code.
+
+    Returns:
+        Bytes of each planned storage, by network.
+    """
+    import tvm
+
+    from planner import schedules
+    from planner.lowering import lower
+
+    with tvm.target.Target(dict(target)):
+        return _storages(_plan()(schedules.fuse()(lower(entries))))
+
+
+def compile_networks(entries: Sequence[Entry], target: Mapping[str, Any]) -> Compiled:
+    """Compile networks into one module.
+
+    Args:
+        entries: The networks.
+        target: A TVM target as a mapping, for example from :func:`host_target`.
+    """
+    import tvm
+    from tvm import relax
+    from tvm.s_tir import dlight
+
+    from planner import schedules
+    from planner.lowering import lower
+
+    chosen = tvm.target.Target(dict(target))
+    with chosen:
+        fused = schedules.fuse()(lower(entries))
+        described = {
+            var.name_hint: schedules.describe(function, chosen)
+            for var, function in fused.functions_items()
+            if not isinstance(function, relax.Function)
+        }
+        scheduled = dlight.ApplyDefaultSchedule(*schedules.rules(chosen))(fused)
+        workspaces = schedules.workspaces(scheduled)
+        planned = _plan()(scheduled)
+        executable = tvm.compile(planned, target=chosen, relax_pipeline=_finalise())
+    return Compiled(
+        executable=executable, schedules=described, workspaces=workspaces, plans=_storages(planned)
+    )
+
+
+def export(compiled: Compiled, path: Path) -> None:
+    """Link a compiled module into a shared library; written aside, then renamed.
+
+    Raises:
+        InputError: Neither a C compiler nor ziglang is there.
+    """
+    aside = path.with_name(path.name + ".part.so")
+    command = linker()
+    try:
+        compiled.executable.export_library(str(aside), fcompile=_linking(command))
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def linker() -> tuple[str, ...]:
+    """Find something that links: a C compiler on PATH, else ziglang from PyPI.
+
+    Raises:
+        InputError: Neither is there; the message names what to install.
+    """
+    for name in ("cc", "gcc", "clang"):
+        found = shutil.which(name)
+        if found:
+            return (found,)
+    if importlib.util.find_spec("ziglang") is not None:
+        return (sys.executable, "-m", "ziglang", "cc")
+    raise InputError(
+        "no linker: expected cc, gcc or clang on PATH, or the Python package ziglang; "
+        "install one with `pip install blinkplan[linker]` or `apt-get install gcc`"
+    )
+
+
+def _linking(command: Sequence[str]) -> Any:
+    def link(output: str, objects: Sequence[str], options: Sequence[str] | None = None, **_: Any) -> None:
+        run = [*command, "-shared", "-fPIC", "-o", output, *objects, *(options or ())]
+        done = subprocess.run(run, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode:
+            raise RuntimeError(f"linking failed: {' '.join(run)}\n{done.stderr[-2000:]}")
+
+    link.output_format = "so"  # type: ignore[attr-defined]
+    return link
+
+
+def planned_slack(entry: Entry, target: Mapping[str, Any]) -> int:
+    """Tell by how many bytes TVM's storage plan of a network exceeds its greatest live set.
+
+    No code is generated: the plan is all that is made.
+    """
+    import numpy as np
+    import tvm
+    from tvm import relax
+
+    from planner import schedules
+    from planner.lowering import lower
+
+    with tvm.target.Target(dict(target)):
+        planned = _plan()(schedules.fuse()(lower([entry])))
+    function = planned[entry.name]
+    sizes: dict[Any, int] = {}
+    born: dict[Any, int] = {}
+    last: dict[Any, int] = {}
+    alias: dict[Any, Any] = {}
+    step = 0
+    for block in function.body.blocks:
+        for binding in block.bindings:
+            value = binding.value
+            name = getattr(getattr(value, "op", None), "name", "")
+            if name == "relax.memory.alloc_tensor":
+                shape = [int(n) for n in value.args[2].values]
+                bits = tvm.DataType(str(binding.var.ty.dtype)).bits
+                sizes[binding.var] = int(np.prod(shape)) * bits // 8
+                born[binding.var] = last[binding.var] = step
+            elif isinstance(value, relax.Var):
+                alias[binding.var] = alias.get(value, value)
+            elif isinstance(value, relax.Call):
+                operands = [alias.get(a, a) for a in value.args if isinstance(a, relax.Var)]
+                for operand in operands:
+                    if operand in sizes:
+                        last[operand] = step
+                if isinstance(value.op, tvm.ir.GlobalVar):
+                    step += 1
+                elif operands:
+                    alias[binding.var] = operands[0]
+    greatest = max(
+        sum(size for var, size in sizes.items() if born[var] <= now <= last[var]) for now in range(step)
+    )
+    return sum(_storages(planned)[entry.name]) - greatest

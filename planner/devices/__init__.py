@@ -1,0 +1,9 @@
+"""Devices: one file per kind of device that runs networks and says how long that took.
+
+The file name is the device's name in tables and on the command line.  A new device is one new file with an
+``open_device(address, threads)`` that returns a :class:`~planner.devices.base.Device`.
+"""
+
+from planner.devices.base import Device, Footprint, Program, available, open_device
+
+__all__ = ["Device", "Footprint", "Program", "available", "open_device"]

@@ -1,0 +1,95 @@
+"""What every device offers, and how one is found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner import registry
+from planner.errors import InputError
+from planner.segments import Entry
+
+__all__ = ["Device", "Footprint", "Program", "available", "open_device"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """Bytes that a network takes on a device.
+
+    Attributes:
+        weight_bytes: Bytes of weights in the artefact, by layer.
+        live_bytes: Greatest number of activation bytes alive while a layer runs (input of the network, what the
+            layer reads, writes and works in, what later layers still read), by layer.
+        arena_bytes: Bytes that the device really plans for activations, network input and output included.
+        kernels: Kernels that a layer is made of, by layer.
+
+    Examples:
+        >>> Footprint(weight_bytes={"fc": 40}, live_bytes={"fc": 24}, arena_bytes=32, kernels={"fc": 1}).slack
+        8
+    """
+
+    weight_bytes: Mapping[str, int]
+    live_bytes: Mapping[str, int]
+    arena_bytes: int
+    kernels: Mapping[str, int]
+
+    @property
+    def slack(self) -> int:
+        """Bytes by which the arena exceeds the greatest live set."""
+        return self.arena_bytes - max(self.live_bytes.values())
+
+
+class Program(Protocol):
+    """One network made ready to run on a device, at batch 1."""
+
+    footprint: Footprint
+
+    def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run images ``(n, C, H, W)`` one after the other; give logits ``(n, classes)``."""
+
+    def sample(self) -> float:
+        """Time the network once more; nanoseconds of one run."""
+
+    def sample_layers(self) -> Mapping[str, float]:
+        """Time each layer once more; nanoseconds of one run, by layer."""
+
+
+class Device(Protocol):
+    """Something that runs networks."""
+
+    name: str
+
+    def describe(self) -> dict[str, Any]:
+        """Say what the device is: target, processor, threads, versions; as JSON values."""
+
+    def program(self, entry: Entry) -> Program:
+        """Make a network ready to run."""
+
+    def planned_slack(self, entry: Entry) -> int:
+        """Give :attr:`Footprint.slack` of a network that need not be run, as cheaply as the device can."""
+
+
+def available() -> tuple[str, ...]:
+    """List the devices that exist."""
+    return registry.discover("planner.devices")
+
+
+def open_device(spec: str, *, threads: int = 1) -> Device:
+    """Open a device by name.
+
+    Args:
+        spec: ``name`` or ``name:address``.
+        threads: Threads that a network may use on it.
+
+    Raises:
+        InputError: No such device, or its backend is missing.
+    """
+    name, _, address = spec.partition(":")
+    if threads < 1:
+        raise InputError(f"threads is {threads}; expected at least 1")
+    device: Device = registry.get("planner.devices", name).open_device(address, threads)
+    return device
