@@ -62,7 +62,7 @@ def parse(text: str) -> CostTable:
     except RecursionError:
         raise TableError("not a cost table: nested too deeply") from None
     if not isinstance(top, dict) or top.get("kind") != _KIND:
-        raise TableError(f"not a cost table: expected an object with \"kind\": \"{_KIND}\"")
+        raise TableError(f'not a cost table: expected an object with "kind": "{_KIND}"')
     if top.get("version") != _VERSION:
         raise TableError(f"the table has version {top.get('version')!r}; expected {_VERSION}")
     _warn_unknown(top, {"kind", "version", "refit", "provenance", "models"}, "the table")
@@ -158,7 +158,9 @@ def _list(found: dict[str, Any], name: str, default: list[Any] | None = None) ->
 
 def _warn_unknown(entry: dict[str, Any], known: set[str], what: str) -> None:
     for name in entry.keys() - known:
-        _LOG.warning("%s has the unknown key %r, which is ignored; known are: %s", what, name, ", ".join(sorted(known)))
+        _LOG.warning(
+            "%s has the unknown key %r, which is ignored; known are: %s", what, name, ", ".join(sorted(known))
+        )
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,16 @@
 from solvers.check import WrongAnswerError
 from solvers.problem import Pair, Peak, Problem, Row
 from solvers.solution import Solution, Status
-from solvers.solver import Capabilities, Limits, RefusedError, Solver, UnknownSolverError, available, get, missing
+from solvers.solver import (
+    Capabilities,
+    Limits,
+    RefusedError,
+    Solver,
+    UnknownSolverError,
+    available,
+    get,
+    missing,
+)
 
 __all__ = [
     "Capabilities",

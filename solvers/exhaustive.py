@@ -39,7 +39,9 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
     count = math.prod(sizes)
     if count > MOST_COMBINATIONS:
         shown = str(count) if count < 10**15 else f"about 10^{len(str(count)) - 1}"
-        raise RefusedError(f"exhaustive tries at most {MOST_COMBINATIONS} combinations; this problem has {shown}")
+        raise RefusedError(
+            f"exhaustive tries at most {MOST_COMBINATIONS} combinations; this problem has {shown}"
+        )
     deadline = time.perf_counter() + limits.time_s
     best: tuple[int, int] | None = None
     beyond = 0

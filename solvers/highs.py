@@ -112,7 +112,9 @@ def _ask(problem: Problem, limits: Limits, seconds: float) -> _Answer:
             max(range(first, beyond), key=level.__getitem__) - first
             for first, beyond in zip(start[:-1], start[1:], strict=True)
         )
-    return _Answer(proven_infeasible=False, chosen=chosen, bound=_bound(problem, result.best_objective_bound(), scale))
+    return _Answer(
+        proven_infeasible=False, chosen=chosen, bound=_bound(problem, result.best_objective_bound(), scale)
+    )
 
 
 def _bound(problem: Problem, reported: float, scale: int) -> int | None:
@@ -156,7 +158,10 @@ def _build(problem: Problem) -> tuple[Any, list[Any], int]:
     for index, row in enumerate(problem.rows):
         if row.capacity is None and index != problem.objective:
             continue
-        terms = [(option[place], cost) for place, cost in zip(row.options.tolist(), row.costs.tolist(), strict=True)]
+        terms = [
+            (option[place], cost)
+            for place, cost in zip(row.options.tolist(), row.costs.tolist(), strict=True)
+        ]
         terms += [peak[place] for place in row.peaks]
         for pair, met in zip(problem.pairs, meeting, strict=True):
             for matrix in (costs for row_index, costs in pair.costs if row_index == index):
@@ -182,7 +187,9 @@ def _add_pair(problem: Problem, model: Any, option: list[Any], index: int) -> di
         for place, used in enumerate(formats.tolist()):
             members.setdefault(used, []).append(option[int(problem.start[group]) + place])
         sides.append(members)
-    met = {(f, g): model.add_variable(lb=0.0, ub=1.0) for f in sides[0] for g in sides[1] if pair.allowed[f, g]}
+    met = {
+        (f, g): model.add_variable(lb=0.0, ub=1.0) for f in sides[0] for g in sides[1] if pair.allowed[f, g]
+    }
     for side, members in enumerate(sides):
         for used, variables in members.items():
             meets = mathopt.fast_sum(variable for formats, variable in met.items() if formats[side] == used)

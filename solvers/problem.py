@@ -22,7 +22,9 @@ def _integers(name: str, values: object, length: int | None = None) -> Integers:
     if array.size == 0:
         array = array.astype(np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise ValueError(f"{name} is {array.dtype} of shape {array.shape}; expected integers in one dimension")
+        raise ValueError(
+            f"{name} is {array.dtype} of shape {array.shape}; expected integers in one dimension"
+        )
     if length is not None and len(array) != length:
         raise ValueError(f"{name} has {len(array)} entries; expected {length}")
     if array.size and int(array.max()) > np.iinfo(np.int64).max:
@@ -113,8 +115,14 @@ class Pair:
         allowed: Which formats may meet, ``allowed[source format][target format]``.
         costs: For each row that is concerned, its index and ``costs[source format][target format]``.
 
-    >>> Pair(source=0, target=1, source_format=[0, 1], target_format=[0, 1], allowed=[[True, False], [False, True]],
-    ...      costs=()).allowed.shape
+    >>> Pair(
+    ...     source=0,
+    ...     target=1,
+    ...     source_format=[0, 1],
+    ...     target_format=[0, 1],
+    ...     allowed=[[True, False], [False, True]],
+    ...     costs=(),
+    ... ).allowed.shape
     (2, 2)
     """
 
@@ -163,8 +171,13 @@ class Problem:
         peaks: Greatest costs, which rows can contain.
         pairs: Costs of groups that meet.
 
-    >>> problem = Problem(start=[0, 2], rows=(
-    ...     Row(name="loss", options=[1], costs=[7]), Row(name="time", options=[0, 1], costs=[9, 4], capacity=5)))
+    >>> problem = Problem(
+    ...     start=[0, 2],
+    ...     rows=(
+    ...         Row(name="loss", options=[1], costs=[7]),
+    ...         Row(name="time", options=[0, 1], costs=[9, 4], capacity=5),
+    ...     ),
+    ... )
     >>> problem.groups, problem.options
     (1, 2)
     """
@@ -201,11 +214,15 @@ class Problem:
         for pair in self.pairs:
             for group, formats in ((pair.source, pair.source_format), (pair.target, pair.target_format)):
                 if not 0 <= group < self.groups or len(formats) != sizes[group]:
-                    raise ValueError(f"pair {pair.source}-{pair.target}: group {group} does not fit its formats")
+                    raise ValueError(
+                        f"pair {pair.source}-{pair.target}: group {group} does not fit its formats"
+                    )
                 if int(formats.min()) < 0:
                     raise ValueError(f"pair {pair.source}-{pair.target}: a format is negative")
             if any(not 0 <= row < len(self.rows) for row, _ in pair.costs):
-                raise ValueError(f"pair {pair.source}-{pair.target}: a row beyond the {len(self.rows)} that exist")
+                raise ValueError(
+                    f"pair {pair.source}-{pair.target}: a row beyond the {len(self.rows)} that exist"
+                )
 
     def most(self) -> list[int]:
         """Return, for each row, what all of its costs together would come to; no choice can cost more."""

@@ -15,7 +15,16 @@ from solvers.check import verify
 from solvers.problem import Problem
 from solvers.solution import Solution
 
-__all__ = ["Capabilities", "Limits", "RefusedError", "Solver", "UnknownSolverError", "available", "get", "missing"]
+__all__ = [
+    "Capabilities",
+    "Limits",
+    "RefusedError",
+    "Solver",
+    "UnknownSolverError",
+    "available",
+    "get",
+    "missing",
+]
 
 
 class UnknownSolverError(ValueError):

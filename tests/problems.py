@@ -37,7 +37,11 @@ def small_problems(draw: st.DrawFn, *, largest: int = 30) -> Problem:
 def _terms(rng, options, largest, name, kind, **more):
     chosen = np.flatnonzero(rng.random(options) < 0.8)
     # Few distinct costs, so that ties are common.
-    costs = rng.integers(0, largest, len(chosen)) if rng.random() < 0.5 else rng.integers(0, 3, len(chosen)) * (largest // 3)
+    costs = (
+        rng.integers(0, largest, len(chosen))
+        if rng.random() < 0.5
+        else rng.integers(0, 3, len(chosen)) * (largest // 3)
+    )
     return kind(name=name, options=chosen, costs=costs, **more)
 
 
@@ -57,7 +61,9 @@ def _pair(rng, sizes, source, target, largest):
     )
 
 
-def choice(name: str = "exact", latency_ns: int = 1000, weight_bytes: int = 4000, loss: float = 0.0, **more) -> ChoiceCost:
+def choice(
+    name: str = "exact", latency_ns: int = 1000, weight_bytes: int = 4000, loss: float = 0.0, **more
+) -> ChoiceCost:
     """Make a choice."""
     return ChoiceCost(name=name, latency_ns=latency_ns, weight_bytes=weight_bytes, loss=loss, **more)
 

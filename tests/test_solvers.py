@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from problems import small_problems
 
 import solvers
-from solvers import Pair, Peak, Problem, Row, Solution, Status
-from solvers.check import WrongAnswerError, broken, floor, values, verify
+from solvers import Problem, Status
+from solvers.check import broken, floor, values
 
 EXACT = [name for name in solvers.available() if solvers.get(name).capabilities.exact]
 HEURISTIC = [name for name in solvers.available() if not solvers.get(name).capabilities.exact]

@@ -1,0 +1,307 @@
+"""Make a plan: formulate, solve, look again at what the solver says, and explain where there is no plan."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import NoReturn
+
+import solvers
+from costmodels import CostTable
+from planner.budget import Budget
+from planner.errors import InfeasibleError, InputError, LimitError
+from planner.figures import Choices, Figures, figures, z_of
+from planner.formulate import formulate
+from planner.formulation import LOSS, Formulation, Objective
+from planner.infeasible import explain
+from planner.plan import Plan, PlannedLayer
+from solvers import Solution, Solver, Status
+
+__all__ = ["find_solver", "plan"]
+
+_TANGENTS = 5
+_EXPLAIN_S = 10.0
+
+
+def plan(
+    table: CostTable,
+    budget: Budget,
+    solver: str = "cpsat",
+    *,
+    objective: Objective = "loss",
+    time_limit_s: float = 30.0,
+    seed: int = 0,
+    workers: int | None = None,
+    hint: Choices | None = None,
+) -> Plan:
+    """Pick one choice for every layer of every model, so that the objective is least and every bound is kept.
+
+    Args:
+        table: What choices cost.
+        budget: What may be spent.
+        solver: Name of the solver.
+        objective: What is minimised: ``loss``, ``latency`` (of all models together) or ``memory``. Among plans of equal
+            latency or memory, the one of least loss that is found.
+        time_limit_s: Wall-clock seconds for solving; where there is no plan, up to 10 s more for the reason.
+        seed: Seed of the solver.
+        workers: Threads; None takes those the machine has.
+        hint: Choices to start from, such as another plan's.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InfeasibleError: No plan keeps every bound; the explanation says which bounds conflict.
+        LimitError: The limit came before any plan.
+        InputError: The budget, the solver's name or the limits are wrong.
+    """
+    begin = time.perf_counter()
+    chosen_solver = find_solver(solver)
+    try:
+        solvers.Limits(time_s=time_limit_s, seed=seed, workers=workers)
+    except (ValueError, TypeError) as error:
+        raise InputError(str(error)) from None
+    search = _Search(
+        table=table,
+        budget=budget,
+        objective=objective,
+        solver=chosen_solver,
+        deadline=begin + time_limit_s,
+        seed=seed,
+        workers=workers,
+    )
+    try:
+        found = search.robust(hint) if search.is_robust else search.plain(hint)
+    except solvers.RefusedError as error:
+        raise InputError(f"the solver {solver!r} refuses: {error}") from None
+    return _plan(search, found, time.perf_counter() - begin)
+
+
+def find_solver(name: str) -> Solver:
+    """Return the solver of that name, or raise InputError listing those that exist."""
+    try:
+        return solvers.get(name)
+    except solvers.UnknownSolverError as error:
+        raise InputError(str(error)) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """Choices, and the bound on the objective in the user's unit; proven where the solver proved the problem's best."""
+
+    choices: Choices
+    bound: Fraction | None
+    proven: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Search:
+    """What is sought, in which time."""
+
+    table: CostTable
+    budget: Budget
+    objective: Objective
+    solver: Solver
+    deadline: float
+    seed: int
+    workers: int | None
+
+    @property
+    def is_robust(self) -> bool:
+        """Whether a quantile above the median is to be kept, and the table has spreads."""
+        spread = any(c.latency_std_ns for m in self.table.models for la in m.layers for c in la.choices)
+        return self.budget.latency_quantile > 0.5 and spread  # noqa: PLR2004
+
+    def formulate(self, **more: object) -> Formulation:
+        """Formulate what is sought."""
+        return formulate(self.table, self.budget, self.objective, **more)  # type: ignore[arg-type]
+
+    def solve(self, formulation: Formulation, hint: Choices | None) -> Solution:
+        """Solve in the time that is left."""
+        return self.solver.solve(
+            formulation.problem,
+            time_limit_s=max(0.05, self.deadline - time.perf_counter()),
+            seed=self.seed,
+            workers=self.workers,
+            hint=None if hint is None else formulation.chosen(hint),
+        )
+
+    def plain(self, hint: Choices | None) -> _Found:
+        """Solve once; where rounding narrows the bound on the loss, a second time for a bound that holds."""
+        formulation = self.formulate()
+        rounded = self.budget.loss is not None and formulation.loss_error > 0
+        solution = self.solve(formulation, hint)
+        bound, proven = self._bound(formulation, solution)
+        if rounded:
+            # Rounding up loses plans that just keep the bound on the loss: what is proven, and that there is no plan,
+            # is asked of the problem whose losses are rounded down.
+            twin = self.formulate(side="optimistic")
+            relaxed = self.solve(twin, hint)
+            bound, _ = self._bound(twin, relaxed)
+            proven = proven and bound is not None and solution.objective is not None
+            proven = proven and self._same(formulation, solution, twin, relaxed)
+            if solution.choices is None:
+                self._give_up(twin, relaxed)
+        if solution.choices is None:
+            self._give_up(formulation, solution)
+        solution = self._least_loss(formulation, solution)
+        return _Found(choices=formulation.choices(solution.choices or ()), bound=bound, proven=proven)
+
+    def _same(self, safe: Formulation, solution: Solution, twin: Formulation, relaxed: Solution) -> bool:
+        """Tell whether the relaxed problem proves the solution: nothing lies below it but rounding."""
+        if relaxed.bound is None or solution.objective is None:
+            return False
+        row = safe.problem.objective
+        value = safe.meaning(row, solution.objective)
+        return value - twin.meaning(row, relaxed.bound) <= (safe.loss_error if row == LOSS else 0)
+
+    def robust(self, hint: Choices | None) -> _Found:
+        """Keep a quantile: linearise the root of the variance where the last plan has it, until nothing improves."""
+        twin = self.formulate(side="optimistic")
+        relaxed = self.solve(twin, hint)
+        if relaxed.status is Status.INFEASIBLE:
+            self._give_up(twin, relaxed)
+        bound, _ = self._bound(twin, relaxed)
+        best: tuple[Fraction, Choices] | None = None
+        around: Choices | None = None if relaxed.choices is None else twin.choices(relaxed.choices)
+        for _ in range(_TANGENTS):
+            sigma = self._sigma(around)
+            formulation = self.formulate(sigma_ns=sigma)
+            solution = self.solve(formulation, around)
+            if solution.choices is None:
+                break
+            around = formulation.choices(solution.choices)
+            value = self._value(figures(self.table, around, self.budget))
+            if best is not None and value >= best[0]:
+                break
+            best = (value, around)
+        if best is None:
+            q = self.budget.latency_quantile
+            raise LimitError(
+                f"no plan was found that keeps the {q:g} quantile, and no proof that there is none"
+            )
+        return _Found(choices=best[1], bound=bound, proven=bound is not None and bound == best[0])
+
+    def _sigma(self, choices: Choices | None) -> Mapping[str, float]:
+        """Return each model's standard deviation, of given choices or of the fastest."""
+        found = {}
+        z = z_of(self.budget.latency_quantile)
+        median = replace(self.budget, latency_quantile=0.5)
+        if choices is None:
+            choices = {
+                m.name: {
+                    layer.name: min(layer.choices, key=lambda c: c.latency_ns).name for layer in m.layers
+                }
+                for m in self.table.models
+            }
+        high, middle = figures(self.table, choices, self.budget), figures(self.table, choices, median)
+        for model in high.latency_ns:
+            found[model] = max(1.0, (high.latency_ns[model] - middle.latency_ns[model]) / z)
+        return found
+
+    def _value(self, figure: Figures) -> Fraction:
+        """Return the objective in the user's unit."""
+        if self.objective == "loss":
+            return figure.loss
+        if self.objective == "memory":
+            return Fraction(figure.memory_bytes, 2**20)
+        return Fraction(sum(figure.latency_ns.values()), 10**6)
+
+    def _bound(self, formulation: Formulation, solution: Solution) -> tuple[Fraction | None, bool]:
+        """Return a bound on the objective of the table as it is: less what rounding up may have added."""
+        if solution.bound is None:
+            return None, False
+        row = formulation.problem.objective
+        bound = formulation.meaning(row, solution.bound)
+        if row == LOSS:
+            bound -= formulation.loss_error
+        return max(Fraction(0), bound), solution.status is Status.OPTIMAL
+
+    def _least_loss(self, formulation: Formulation, solution: Solution) -> Solution:
+        """Among plans whose objective is no greater, look for the one of least loss."""
+        row = formulation.problem.objective
+        if row == LOSS or solution.objective is None:
+            return solution
+        capacities = [entry.capacity for entry in formulation.problem.rows]
+        capacities[row] = solution.objective
+        problem = formulation.problem.with_capacities(capacities, objective=LOSS)
+        left = max(0.05, self.deadline - time.perf_counter())
+        better = self.solver.solve(
+            problem, time_limit_s=left, seed=self.seed, workers=self.workers, hint=solution.choices
+        )
+        return solution if better.choices is None else replace(better, bound=None, status=Status.FEASIBLE)
+
+    def _give_up(self, formulation: Formulation, solution: Solution) -> NoReturn:
+        """Say why there is no plan: proven, or not settled in time."""
+        if solution.status is Status.INFEASIBLE:
+            explanation = explain(
+                formulation, self.solver, time_limit_s=_EXPLAIN_S, seed=self.seed, workers=self.workers
+            )
+            raise InfeasibleError(str(explanation), explanation)
+        if not self.solver.capabilities.exact:
+            raise LimitError(
+                f"{self.solver.name} found no plan and cannot tell whether there is one; an exact solver can: "
+                + ", ".join(name for name in solvers.available() if solvers.get(name).capabilities.exact)
+            )
+        raise LimitError(
+            f"the time limit came before {self.solver.name} found any plan; there may be one: allow more time"
+        )
+
+
+def _plan(search: _Search, found: _Found, seconds: float) -> Plan:
+    table, budget = search.table, search.budget
+    exact = figures(table, found.choices, budget)
+    wrong = exact.broken(budget)
+    if wrong:
+        raise RuntimeError(
+            f"the choices of {search.solver.name} break the budget when added up: {'; '.join(wrong)}"
+        )
+    value = search._value(exact)  # noqa: SLF001 - one subject, two places
+    bound = None if found.bound is None else min(found.bound, value)
+    gap = None if bound is None else (value - bound) / value if value != bound else Fraction(0)
+    layers = []
+    for model in table.models:
+        for layer in model.layers:
+            cost = layer.choice(found.choices[model.name][layer.name])
+            layers.append(
+                PlannedLayer(
+                    model=model.name,
+                    layer=layer.name,
+                    choice=cost.name,
+                    latency_ns=model.scaled_ns(cost),
+                    weight_bytes=cost.weight_bytes,
+                    activation_bytes=cost.activation_bytes,
+                    loss=cost.loss,
+                )
+            )
+    return Plan(
+        layers=tuple(layers),
+        loss=float(exact.loss),
+        bound=None if bound is None else float(bound),
+        gap=None if gap is None else float(gap),
+        status="optimal" if found.proven or gap == 0 else "feasible",
+        objective=search.objective,
+        latency_ns=exact.latency_ns,
+        weight_bytes=exact.weight_bytes,
+        arena_bytes=exact.arena_bytes,
+        budget=budget,
+        table_digest=table.digest,
+        solver=search.solver.name,
+        seconds=seconds,
+        versions=_versions(),
+        refit=table.refit,
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("blinkplan", "ortools", "numpy"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
