@@ -55,8 +55,8 @@ notebooks: $(VENV)/installed-dev
 # The exact versions of an environment in which everything passed.
 constraints: $(VENV)/installed-train
 	{ sed -n '/^#/p' constraints.txt; \
-	  $(PIP) freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//'; \
-	  grep '^ziglang==' constraints.txt; } > constraints.new
+	  { $(PIP) freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//'; \
+	    grep '^ziglang==' constraints.txt; } | LC_ALL=C sort -f -u; } > constraints.new
 	mv constraints.new constraints.txt
 
 clean:

@@ -120,6 +120,7 @@ def export(network: nn.Module, path: Path) -> None:
         output_names=["logits"],
         dynamo=False,
         training=torch.onnx.TrainingMode.PRESERVE,
+        do_constant_folding=False,
     )
     model = onnx.load(str(path))
     tidy(model)

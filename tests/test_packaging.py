@@ -20,7 +20,7 @@ SOURCES = (*PACKAGES, "data", "pyproject.toml", "setup.cfg", "README.md", "LICEN
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy of the sources, and install it into an empty environment without dependencies."""
+    """Build the wheel from a copy of the sources, and install it into an environment of its own."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
