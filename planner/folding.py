@@ -47,6 +47,7 @@ class Draft:
     output_name: str
     opset: int
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    values: list[onnx.ValueInfoProto] = field(default_factory=list)
 
     def readers(self) -> Counter[str]:
         """Return how often each tensor is read; the network's output counts as one reader."""
@@ -76,7 +77,8 @@ class Draft:
                 kept.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         shape = self.shapes.get(self.output_name)
         output = helper.make_tensor_value_info(self.output_name, onnx.TensorProto.FLOAT, shape)
-        graph = helper.make_graph(self.nodes, "folded", inputs, [output], kept)
+        values = [] if light else self.values
+        graph = helper.make_graph(self.nodes, "folded", inputs, [output], kept, value_info=values)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=10)
 
     def infer(self) -> None:
@@ -93,6 +95,7 @@ class Draft:
             )
         except onnx.shape_inference.InferenceError as err:
             raise InputError(f"{self.where}: the shapes of the network do not fit together: {err}") from err
+        self.values = list(model.graph.value_info)
         self.shapes = {name: array.shape for name, array in self.arrays.items()}
         for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
             tensor = value.type.tensor_type

@@ -1,0 +1,18 @@
+"""The approximations a layer can be run by: one module each, found by its file's name.
+
+A module has
+
+- ``KIND``: ``"structure"`` if it changes which operators run, ``"storage"`` if it changes how their weights are stored.
+  Every structure composes with every storage: ``lowrank@0.5+int8w``;
+- ``CHOICES``: the names of all choices it can offer, the module's name first in each;
+- ``offer(view)``: which of them apply to a layer, or why none does;
+- ``apply(context, choice)``: the nodes and constants that stand for the layer's anchor from then on.
+
+What they share is in `planner.approximations.base`.
+"""
+
+from __future__ import annotations
+
+from planner.approximations.base import Approximation, Context, LayerView, Offer, Replacement
+
+__all__ = ["Approximation", "Context", "LayerView", "Offer", "Replacement"]

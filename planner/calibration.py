@@ -1,0 +1,139 @@
+"""What the exact network does on the calibration images, computed once and kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.approximations.base import LayerView
+from planner.errors import InputError
+from planner.execution import BATCH, batchable, run_nodes
+from planner.linear import Moments, linear_of, moments, output_rows, sample
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import onnx
+
+    from planner.graph import LayerGraph
+
+__all__ = ["Calibration", "arrays_of", "opset_of", "views_of"]
+
+Float32 = NDArray[np.float32]
+
+
+def arrays_of(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
+    """Return a model's constants by name."""
+    from onnx import numpy_helper
+
+    return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of the ONNX operator set that a model is written in."""
+    return int(next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}))
+
+
+def views_of(graph: LayerGraph, arrays: Mapping[str, NDArray[Any]]) -> tuple[LayerView, ...]:
+    """Return what an approximation may know of each layer before anything runs, in topological order."""
+    anchors = {node.name: node for node in graph.model.graph.node}
+    weights = {layer.name: linear_of(anchors[layer.nodes[0]], arrays) for layer in graph.layers}
+    weighted = [name for name, linear in weights.items() if linear is not None]
+    return tuple(
+        LayerView(
+            name=layer.name,
+            op=layer.op,
+            linear=weights[layer.name],
+            input_shape=graph.shapes[anchors[layer.nodes[0]].input[0]],
+            output_shape=graph.shapes[anchors[layer.nodes[0]].output[0]],
+            first=layer.name in weighted[:1],
+            last=layer.name in weighted[-1:],
+        )
+        for layer in graph.layers
+    )
+
+
+class Calibration:
+    """Keep the exact network's activations, and sums over them, on the calibration images.
+
+    Everything is computed when it is first asked for. The tensors between layers stay in memory, about four bytes times
+    their elements times the number of images.
+
+    Attributes:
+        graph: The exact network.
+        images: Its inputs, ``[image][channel][row][column]``.
+        arrays: Its constants by name.
+        views: What an approximation may know of each layer, by layer, in topological order.
+        opset: ONNX operator set it is written in.
+        batch: Images a call it can be run on: 1 where it is not certain that it keeps the images of a batch apart.
+        last_use: Index of the last layer that reads each tensor between layers.
+    """
+
+    def __init__(self, graph: LayerGraph, images: Float32, *, threads: int = 1) -> None:
+        """Check the images against the network; nothing runs yet."""
+        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != graph.input_shape[1:]:  # noqa: PLR2004
+            expected = "x".join(str(length) for length in graph.input_shape[1:])
+            raise InputError(
+                f"calibration images are {images.dtype} of shape {images.shape}; "
+                f"model {graph.name!r} expects float32 (n, {expected})"
+            )
+        if not len(images):
+            raise InputError(f"model {graph.name!r}: there are no calibration images")
+        self.graph = graph
+        self.images = images
+        self.arrays = arrays_of(graph.model)
+        self.views = {view.name: view for view in views_of(graph, self.arrays)}
+        self.opset = opset_of(graph.model)
+        self.batch = BATCH if batchable(graph.model, graph.shapes) else 1
+        self.last_use = {tensor: index for index, layer in enumerate(graph.layers) for tensor in layer.inputs}
+        self.last_use[graph.output_name] = len(graph.layers)
+        self._threads = threads
+        self._anchors = {node.name: node for node in graph.model.graph.node}
+        self._exact: dict[str, Float32] = {}
+        self._moments: dict[str, Moments] = {}
+        self._targets: dict[str, Float32] = {}
+
+    def run(
+        self,
+        nodes: Sequence[onnx.NodeProto],
+        arrays: Mapping[str, NDArray[Any]],
+        feeds: Mapping[str, Float32],
+        outputs: Sequence[str],
+    ) -> dict[str, Float32]:
+        """Run some nodes the way this network can be run; see `planner.execution.run_nodes`."""
+        return run_nodes(
+            nodes, arrays, feeds, outputs, opset=self.opset, batch=self.batch, threads=self._threads
+        )
+
+    def exact(self, tensor: str) -> Float32:
+        """Return a tensor between layers as the exact network computes it, ``[image][...]``."""
+        if not self._exact:
+            wanted = [name for layer in self.graph.layers for name in layer.outputs]
+            feeds = {self.graph.input_name: self.images}
+            values = self.run(list(self.graph.model.graph.node), self.arrays, feeds, wanted)
+            self._exact = {**values, self.graph.input_name: self.images}
+        return self._exact[tensor]
+
+    def moments(self, layer: str) -> Moments:
+        """Return the second moments of what a layer reads in the exact network."""
+        if layer not in self._moments:
+            view = self.views[layer]
+            if view.linear is None:
+                raise InputError(f"layer {layer!r} has no weights")
+            self._moments[layer] = moments(view.linear, self._inputs(layer), output_shape=view.output_shape)
+        return self._moments[layer]
+
+    def targets(self, layer: str) -> Float32:
+        """Return what a layer's anchor gives in the exact network at the sampled positions, ``[group][row][output]``."""
+        if layer not in self._targets:
+            view = self.views[layer]
+            if view.linear is None:
+                raise InputError(f"layer {layer!r} has no weights")
+            positions = sample(view.linear, view.output_shape, len(self.images))
+            self._targets[layer] = output_rows(view.linear, self._inputs(layer), positions, view.output_shape)
+        return self._targets[layer]
+
+    def _inputs(self, layer: str) -> Float32:
+        return self.exact(self._anchors[self.graph.layer(layer).nodes[0]].input[0])

@@ -1,0 +1,257 @@
+"""Convolutions and matrix products as what they have in common: rows of inputs times a matrix of weights.
+
+A convolution is a matrix product over its output positions (im2col). Sums over positions are taken over a
+deterministic sample of them, so that they cost a fraction of a second whatever the size of the layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import InputError
+from planner.folding import attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx
+
+    from planner.layering import Shape
+
+__all__ = ["Linear", "Moments", "linear_of", "moments", "output_rows", "sample"]
+
+_BLOCK = 4096
+_ROWS = 30_000
+_WORK = 2e10
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Linear:
+    """Hold the weights of a convolution or a matrix product, and how it walks over its input.
+
+    Attributes:
+        weight: float32, ``[output][input][row][column]`` for a convolution, ``[output][input]`` for a product.
+        bias: float32 ``[output]``, or None.
+        strides: Rows and columns from one output position to the next.
+        pads: Zeros around the input: top, left, bottom, right.
+        dilations: Rows and columns from one tap of the kernel to the next.
+        groups: Number of groups that the channels fall into.
+
+    >>> Linear(weight=np.ones((8, 4), np.float32), bias=None).depth
+    4
+    """
+
+    weight: Float32 = field(repr=False)
+    bias: Float32 | None = field(repr=False)
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilations: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the weights' shape against the bias and the groups."""
+        if self.weight.ndim not in {2, 4} or self.weight.dtype != np.float32:
+            raise InputError(
+                f"weights are {self.weight.dtype} of shape {self.weight.shape}; expected float32, "
+                "[output][input] or [output][input][row][column]"
+            )
+        if self.bias is not None and self.bias.shape != self.weight.shape[:1]:
+            raise InputError(f"the bias has shape {self.bias.shape}; expected {self.weight.shape[:1]}")
+        if self.groups < 1 or self.weight.shape[0] % self.groups:
+            raise InputError(f"{self.weight.shape[0]} output channels do not fall into {self.groups} groups")
+
+    @property
+    def is_conv(self) -> bool:
+        """Whether it is a convolution."""
+        return self.weight.ndim != 2  # noqa: PLR2004
+
+    @property
+    def outputs(self) -> int:
+        """Number of output channels."""
+        return self.weight.shape[0]
+
+    @property
+    def depth(self) -> int:
+        """Products summed for one output value."""
+        return prod(self.weight.shape[1:])
+
+    @property
+    def matrix(self) -> Float32:
+        """The weights as ``[output][product]``."""
+        return self.weight.reshape(self.outputs, -1)
+
+
+def linear_of(node: onnx.NodeProto, arrays: Mapping[str, NDArray[np.generic]]) -> Linear | None:
+    """Return a node's weights if it is a 2-D convolution or a ``Gemm`` x·Wᵀ + b on constant float32 weights.
+
+    Args:
+        node: A node of a folded network.
+        arrays: The network's constants.
+
+    Returns:
+        The weights, or None where the node is something else.
+    """
+    constants = [name for name in node.input[1:] if name]
+    if node.op_type not in {"Conv", "Gemm"} or any(name not in arrays for name in constants):
+        return None
+    values = attributes(node)
+    weight = arrays[node.input[1]].astype(np.float32, copy=False)
+    bias = arrays[constants[1]].astype(np.float32, copy=False) if len(constants) > 1 else None
+    if arrays[node.input[1]].dtype != np.float32 or node.input[0] in arrays:
+        return None
+    if node.op_type == "Gemm":
+        plain = values == {"transB": 1} and (bias is None or bias.shape == weight.shape[:1])
+        return Linear(weight=weight, bias=bias) if plain else None
+    if weight.ndim != 4:  # noqa: PLR2004
+        return None
+    strides, pads = values.get("strides", (1, 1)), values.get("pads", (0, 0, 0, 0))
+    dilations = values.get("dilations", (1, 1))
+    return Linear(
+        weight=weight,
+        bias=bias,
+        strides=(strides[0], strides[1]),
+        pads=(pads[0], pads[1], pads[2], pads[3]),
+        dilations=(dilations[0], dilations[1]),
+        groups=values.get("group", 1),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Moments:
+    """Hold second moments of a layer's inputs, the constant 1 of the bias being the last of them.
+
+    Attributes:
+        gram: float64 ``[group][product][product]``, the mean of u·uᵀ over the rows, u = (inputs of one output, 1).
+        cross: float64 ``[group][output][product]``, the mean of y·uᵀ for target outputs y, or None without targets.
+        rows: Number of rows sampled.
+        images: Number of images they come from.
+
+    >>> x = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+    >>> moments(Linear(weight=np.ones((1, 2), np.float32), bias=None), x).gram[0][-1].tolist()
+    [2.0, 3.0, 1.0]
+    """
+
+    gram: Float64 = field(repr=False)
+    cross: Float64 | None = field(repr=False)
+    rows: int
+    images: int
+
+    def __post_init__(self) -> None:
+        """Check that there is one square matrix a group."""
+        if self.gram.ndim != 3 or self.gram.shape[1] != self.gram.shape[2] or self.rows < 1:  # noqa: PLR2004
+            raise InputError(
+                f"the gram has shape {self.gram.shape} of {self.rows} rows; expected (groups, d, d)"
+            )
+
+    @property
+    def mean(self) -> Float64:
+        """Mean of the inputs, ``[group][product]``, without the constant."""
+        return self.gram[:, -1, :-1]
+
+    @property
+    def covariance(self) -> Float64:
+        """Covariance of the inputs, ``[group][product][product]``, without the constant."""
+        mean = self.mean
+        return self.gram[:, :-1, :-1] - mean[:, :, None] * mean[:, None, :]
+
+
+def sample(linear: Linear, output_shape: Shape, images: int, *, seed: int = 0) -> NDArray[np.int64]:
+    """Choose the output positions that moments are summed over, the same for the same layer and seed.
+
+    Args:
+        linear: The layer.
+        output_shape: Shape of its output at batch 1.
+        images: Number of images.
+        seed: Seed of the choice.
+
+    Returns:
+        Positions, counted over images, rows and columns, in ascending order: all of them, or 30,000, or fewer for very
+        deep layers, but not below four times the number of products.
+    """
+    total = images * prod(output_shape[2:])
+    depth = linear.depth + 1
+    limit = min(_ROWS, max(int(_WORK / depth**2), 4 * depth))
+    if total <= limit:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(seed).choice(total, limit, replace=False))
+
+
+def input_rows(
+    linear: Linear, inputs: Float32, positions: NDArray[np.int64], output_shape: Shape
+) -> Iterator[Float32]:
+    """Yield the inputs of the sampled outputs in blocks, ``[group][row][product + 1]`` with a last column of ones."""
+    if not linear.is_conv:
+        for start in range(0, len(positions), _BLOCK):
+            rows = inputs[positions[start : start + _BLOCK]]
+            yield np.concatenate([rows, np.ones((len(rows), 1), np.float32)], axis=1)[None]
+        return
+    top, left, bottom, right = linear.pads
+    padded = np.pad(inputs, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    kernel = linear.weight.shape[2:]
+    reach = [(size - 1) * step + 1 for size, step in zip(kernel, linear.dilations, strict=True)]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
+    windows = windows[
+        :, :, :: linear.strides[0], :: linear.strides[1], :: linear.dilations[0], :: linear.dilations[1]
+    ]
+    image, row, column = np.unravel_index(positions, (len(inputs), *output_shape[2:]))
+    for start in range(0, len(positions), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        block = windows[image[part], :, row[part], column[part]]
+        rows = block.reshape(len(block), linear.groups, -1).swapaxes(0, 1)
+        yield np.concatenate([rows, np.ones((*rows.shape[:2], 1), np.float32)], axis=2)
+
+
+def output_rows(
+    linear: Linear, inputs: Float32, positions: NDArray[np.int64], output_shape: Shape
+) -> Float32:
+    """Return what a layer gives at the sampled positions, float32 ``[group][row][output]``."""
+    weights = linear.matrix.reshape(linear.groups, -1, linear.depth)
+    bias = np.zeros(linear.outputs, np.float32) if linear.bias is None else linear.bias
+    full = np.concatenate([weights, bias.reshape(linear.groups, -1, 1)], axis=2).swapaxes(1, 2)
+    return np.concatenate(
+        [rows @ full for rows in input_rows(linear, inputs, positions, output_shape)], axis=1
+    )
+
+
+def moments(
+    linear: Linear,
+    inputs: Float32,
+    *,
+    output_shape: Shape | None = None,
+    targets: Float32 | None = None,
+) -> Moments:
+    """Sum the second moments of a layer's inputs, in float64 over float32 blocks.
+
+    Args:
+        linear: The layer.
+        inputs: Its inputs, ``[image][...]``.
+        output_shape: Shape of its output at batch 1; may be left out for a matrix product.
+        targets: What it ought to give at the sampled positions, ``[group][row][output]``, as `output_rows` returns.
+
+    Returns:
+        The moments, with the cross moments where there are targets.
+    """
+    shape = output_shape or (1, linear.outputs)
+    positions = sample(linear, shape, len(inputs))
+    size = linear.depth + 1
+    gram = np.zeros((linear.groups, size, size))
+    cross = np.zeros((linear.groups, linear.outputs // linear.groups, size))
+    start = 0
+    for rows in input_rows(linear, inputs, positions, shape):
+        gram += rows.swapaxes(1, 2) @ rows
+        if targets is not None:
+            cross += targets[:, start : start + rows.shape[1]].swapaxes(1, 2) @ rows
+        start += rows.shape[1]
+    count = len(positions)
+    return Moments(
+        gram=gram / count, cross=None if targets is None else cross / count, rows=count, images=len(inputs)
+    )
