@@ -83,7 +83,7 @@ def train(network: nn.Module, recipe: Recipe, images: torch.Tensor, labels: torc
             order = torch.randperm(len(images))
         chosen = order[at : at + BATCH]
         batch = images[chosen]
-        mirrored = torch.rand(len(chosen)) < 0.5  # noqa: PLR2004
+        mirrored = torch.rand(len(chosen)) < 0.5
         batch[mirrored] = batch[mirrored].flip(3)
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate(step)

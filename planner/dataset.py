@@ -61,7 +61,7 @@ class Split:
     def __post_init__(self) -> None:
         """Check shapes, types and labels, and take read-only views of the arrays."""
         images, labels = np.asarray(self.images), np.asarray(self.labels)
-        if images.ndim != 4 or images.dtype not in (np.dtype(np.uint8), np.dtype(np.float32)):  # noqa: PLR2004
+        if images.ndim != 4 or images.dtype not in (np.dtype(np.uint8), np.dtype(np.float32)):
             raise InputError(
                 f"images are {images.dtype} of shape {images.shape}; "
                 "expected uint8 or float32 of shape (n, C, H, W)",

@@ -254,7 +254,7 @@ def _cifar10_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     if (
         not isinstance(data, np.ndarray)
         or data.dtype != np.uint8
-        or data.ndim != 2  # noqa: PLR2004
+        or data.ndim != 2
         or data.shape[1] != _CIFAR_PIXELS
     ):
         got = f"{data.dtype} of shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
