@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Context
 from fractions import Fraction
 
 from planner.formulation import LOSS, Formulation
@@ -42,9 +43,9 @@ class Relaxation:
     def __str__(self) -> str:
         """Write it as one line."""
         unit = f" {self.unit}" if self.unit else ""
-        alone = "not settled in the time" if self.alone is None else f"at least {self.alone:.9g}{unit} alone"
+        alone = "not settled in the time" if self.alone is None else f"at least {_up(self.alone)}{unit} alone"
         if self.given_others is not None:
-            given = f"{self.given_others:.9g}{unit} if the other bounds stay"
+            given = f"{_up(self.given_others)}{unit} if the other bounds stay"
         else:
             given = (
                 "loosening it alone does not help"
@@ -102,14 +103,14 @@ class Explanation:
         lines += [str(relaxation) for relaxation in self.relaxations]
         bounded = {relaxation.name for relaxation in self.relaxations}
         lines += [
-            f"latency of {model}: not bound; at least {least:.9g} ms alone"
+            f"latency of {model}: not bound; at least {_up(least)} ms alone"
             for model, least in self.least_latency_ms.items()
             if f"latency of {model}" not in bounded
         ]
         if self.least_memory_mib is not None and "memory" not in bounded:
-            lines.append(f"memory: not bound; at least {self.least_memory_mib:.9g} MiB alone")
+            lines.append(f"memory: not bound; at least {_up(self.least_memory_mib)} MiB alone")
         if self.uniform is not None:
-            lines.append(f"all bounds multiplied by {self.uniform:.6g} can be kept")
+            lines.append(f"all bounds multiplied by {_up(self.uniform, 6)} can be kept")
         return "\n".join(lines)
 
 
@@ -260,3 +261,10 @@ def _unit(formulation: Formulation, row: int) -> str:
     if row == LOSS:
         return ""
     return "MiB" if row == formulation.memory else "ms"
+
+
+def _up(value: float, digits: int = 9) -> str:
+    """Write a number with few digits, rounded up: a bound that is copied from a message must be enough."""
+    return format(
+        Context(prec=digits, rounding=ROUND_CEILING).create_decimal_from_float(value).normalize(), "f"
+    )

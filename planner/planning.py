@@ -37,6 +37,7 @@ def plan(
     seed: int = 0,
     workers: int | None = None,
     hint: Choices | None = None,
+    explains: bool = True,
 ) -> Plan:
     """Pick one choice for every layer of every model, so that the objective is least and every bound is kept.
 
@@ -50,6 +51,7 @@ def plan(
         seed: Seed of the solver.
         workers: Threads; None takes those the machine has.
         hint: Choices to start from, such as another plan's.
+        explains: Whether to look for the reason where there is no plan.
 
     Returns:
         The plan.
@@ -73,6 +75,7 @@ def plan(
         deadline=begin + time_limit_s,
         seed=seed,
         workers=workers,
+        explains=explains,
     )
     try:
         found = search.robust(hint) if search.is_robust else search.plain(hint)
@@ -109,6 +112,7 @@ class _Search:
     deadline: float
     seed: int
     workers: int | None
+    explains: bool
 
     @property
     def is_robust(self) -> bool:
@@ -237,6 +241,8 @@ class _Search:
 
     def _give_up(self, formulation: Formulation, solution: Solution) -> NoReturn:
         """Say why there is no plan: proven, or not settled in time."""
+        if solution.status is Status.INFEASIBLE and not self.explains:
+            raise InfeasibleError(f"no plan keeps the bounds: {self.budget}")
         if solution.status is Status.INFEASIBLE:
             explanation = explain(
                 formulation, self.solver, time_limit_s=_EXPLAIN_S, seed=self.seed, workers=self.workers

@@ -1,0 +1,69 @@
+"""The command line: ``blinkplan COMMAND``; every command is one file in ``planner/commands``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+
+from costmodels import TableError
+from planner.errors import InfeasibleError, InputError, LimitError
+from planner.registry import discover, get
+
+__all__ = ["BAD_INPUT", "BROKEN", "INTERNAL", "KEPT", "LIMIT", "NO_PLAN", "main"]
+
+KEPT, BROKEN, BAD_INPUT, NO_PLAN, LIMIT, INTERNAL = 0, 1, 2, 3, 4, 70
+"""Exit status: promises kept, one broken, bad input, no plan exists, the limit came first, a fault of ours."""
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The arguments after ``blinkplan``; None takes those of the process.
+
+    Returns:
+        The exit status.
+    """
+    arguments = _parser().parse_args(argv)
+    level = logging.INFO if arguments.verbose else logging.WARNING
+    logging.basicConfig(
+        level=level, format="blinkplan: %(levelname)s: %(message)s", stream=sys.stderr, force=True
+    )
+    try:
+        status: int = arguments.run(arguments)
+    except (InputError, TableError) as error:
+        return _fail(BAD_INPUT, f"error: {error}")
+    except InfeasibleError as error:
+        return _fail(NO_PLAN, f"no plan: {error}")
+    except LimitError as error:
+        return _fail(LIMIT, f"limit: {error}")
+    except KeyboardInterrupt:
+        return _fail(_INTERRUPTED, "interrupted")
+    except Exception:  # noqa: BLE001 - the outermost place: whatever is left is a fault of ours, and is shown whole
+        return _fail(INTERNAL, f"internal error, which is a fault of blinkplan:\n{traceback.format_exc()}")
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="blinkplan",
+        description="Plan which approximation every layer of a network takes, within bounds on latency and memory.",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more on the way")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in discover("planner.commands"):
+        get("planner.commands", name).register(subparsers)
+    return parser
+
+
+def _fail(status: int, message: str) -> int:
+    sys.stderr.write(f"blinkplan: {message}\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

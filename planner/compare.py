@@ -1,0 +1,276 @@
+"""Put solvers side by side: on the same tables and budgets, every answer checked again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import solvers as all_solvers
+from costmodels import ChoiceCost, CostTable, LayerCosts, ModelCosts, write_aside
+from planner.budget import Budget
+from planner.errors import InfeasibleError, InputError, LimitError
+from planner.figures import figures
+from planner.plan import check
+from planner.planning import find_solver, plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Comparison", "Run", "compare_solvers", "generate", "relative_budget"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What one solver made of one instance.
+
+    Attributes:
+        solver: Its name.
+        instance: The instance's name.
+        status: ``optimal``, ``feasible``, ``infeasible``, ``limit`` or ``refused``.
+        loss: Loss of the plan; None without one.
+        bound: No plan has less loss, by this solver; None where it says nothing.
+        gap: ``(loss - bound) / loss``.
+        seconds: Wall-clock seconds, formulation included.
+        checked: Whether the plan was found right by exact arithmetic; None without a plan.
+        note: The reason why there is no plan, or what was found wrong.
+
+    >>> Run(solver="greedy", instance="a", status="limit", seconds=0.1).loss is None
+    True
+    """
+
+    solver: str
+    instance: str
+    status: str
+    loss: float | None = None
+    bound: float | None = None
+    gap: float | None = None
+    seconds: float = 0.0
+    checked: bool | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """All runs of a comparison.
+
+    >>> run = Run(solver="greedy", instance="a", status="limit", seconds=0.1)
+    >>> Comparison(runs=(run,)).runs[0].solver
+    'greedy'
+    """
+
+    runs: tuple[Run, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a run."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(run) for run in self.runs], columns=[field.name for field in fields(Run)])
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write one line a run as CSV; readers never see half a file.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
+        try:
+            write_aside(path, self.to_frame().to_csv(index=False))
+        except OSError as error:
+            raise InputError(f"{path}: the comparison cannot be written: {error.strerror or error}") from None
+
+    def __str__(self) -> str:
+        """Show one line a run."""
+        return str(self.to_frame().drop(columns="note").to_string(index=False, na_rep="-"))
+
+
+def compare_solvers(
+    tables: Mapping[str, CostTable] | Sequence[CostTable],
+    budgets: Budget | Mapping[str, Budget] | Sequence[Budget],
+    solvers: Sequence[str] | None = None,
+    *,
+    time_limit_s: float = 10.0,
+    seed: int = 0,
+    workers: int | None = None,
+) -> Comparison:
+    """Let several solvers plan the same instances.
+
+    Args:
+        tables: The tables, by name or in order.
+        budgets: The budget of each table, likewise, or one for all.
+        solvers: Names of the solvers; None takes all that are installed.
+        time_limit_s: Seconds for each run.
+        seed: Seed of the solvers.
+        workers: Threads.
+
+    Returns:
+        One run for each instance and solver; every plan is checked in exact arithmetic.
+
+    Raises:
+        InputError: A solver does not exist, or tables and budgets do not go together.
+    """
+    instances = _instances(tables, budgets)
+    names = tuple(all_solvers.available() if solvers is None else solvers)
+    for name in names:
+        find_solver(name)
+    runs = []
+    for instance, (table, budget) in instances.items():
+        for name in names:
+            runs.append(_run(name, instance, table, budget, time_limit_s, seed, workers))  # noqa: PERF401
+    return Comparison(runs=tuple(runs))
+
+
+def generate(seed: int, models: int = 1, layers: int = 50, choices: int = 8) -> CostTable:
+    """Make up a table whose costs hang together as measured ones do.
+
+    The sizes of layers are log-normal, so is how much the loss feels them; a choice that is faster or smaller than
+    another tends to lose more; part of every layer is bound by memory traffic, which fewer operations do not shorten.
+
+    Args:
+        seed: Seed; the same seed gives the same table.
+        models: Number of models.
+        layers: Layers of each model.
+        choices: Choices of each layer, the first of them ``exact``.
+
+    Returns:
+        The table, said to be generated in its provenance.
+
+    Raises:
+        InputError: A number is less than 1.
+    """
+    if min(models, layers, choices) < 1 or seed < 0:
+        raise InputError(
+            f"got seed {seed}, {models} models, {layers} layers, {choices} choices; expected 1 or more"
+        )
+    rng = np.random.default_rng(seed)
+    # The share of operations and of bytes that each choice leaves, from mild to severe, and how severe it is.
+    strength = np.sort(rng.uniform(0.0, 1.0, choices - 1))
+    work = np.concatenate([[1.0], np.exp(-1.6 * strength * rng.uniform(0.5, 1.3, choices - 1))])
+    size = np.concatenate([[1.0], np.exp(-2.2 * strength * rng.uniform(0.3, 1.3, choices - 1))])
+    severity = np.concatenate([[0.0], 0.02 + 2.0 * strength**2])
+    names = ("exact", *(f"made@{left:.3f}-{index}" for index, left in enumerate(work[1:], start=1)))
+    made = [_made_model(f"model{m}", rng, layers, names, work, size, severity) for m in range(models)]
+    origin = {"source": "generated", "seed": seed, "models": models, "layers": layers, "choices": choices}
+    return CostTable(models=tuple(made), provenance=origin)
+
+
+def relative_budget(table: CostTable, latency: float = 0.6, memory: float = 0.5) -> Budget:
+    """Allow shares of what the first choice of every layer costs, which is ``exact`` where there is one.
+
+    Args:
+        table: The costs.
+        latency: Share of each model's latency.
+        memory: Share of the memory of all models together.
+
+    Returns:
+        The budget.
+    """
+    chosen = {
+        m.name: {
+            layer.name: next((c.name for c in layer.choices if c.name == "exact"), layer.choices[0].name)
+            for layer in m.layers
+        }
+        for m in table.models
+    }
+    exact = figures(table, chosen, Budget())
+    latencies = {model: f"{ns * latency / 1e6:.6f}" for model, ns in exact.latency_ns.items()}
+    return Budget(latency_ms=latencies, memory_mib=exact.memory_bytes * memory / 2**20)
+
+
+def _made_model(
+    name: str,
+    rng: np.random.Generator,
+    layers: int,
+    names: Sequence[str],
+    work: Any,
+    size: Any,
+    severity: Any,
+) -> ModelCosts:
+    count = len(names)
+    made = []
+    for index in range(layers):
+        operations_ns = float(np.exp(rng.normal(11.0, 1.0)))
+        weight_bytes = float(np.exp(rng.normal(11.5, 1.3)))
+        activation_bytes = float(np.exp(rng.normal(11.0, 0.8)))
+        feels = float(np.exp(rng.normal(-6.0, 1.5)))
+        traffic = float(rng.uniform(0.0, 0.5))
+        latency = (
+            operations_ns * (traffic + (1 - traffic) * work) * np.exp(rng.normal(0.0, 0.08, count)) + 1500
+        )
+        weights = weight_bytes * size * (1 + 0.02 * rng.random(count))
+        loss = feels * severity * np.exp(rng.normal(0.0, 0.5, count))
+        options = tuple(
+            ChoiceCost(
+                name=choice,
+                latency_ns=round(latency[k]),
+                weight_bytes=round(weights[k]),
+                loss=round(float(loss[k]), 9),
+                activation_bytes=round(activation_bytes),
+            )
+            for k, choice in enumerate(names)
+        )
+        made.append(LayerCosts(name=f"layer{index}", choices=options))
+    return ModelCosts(name=name, layers=tuple(made))
+
+
+def _instances(
+    tables: Mapping[str, CostTable] | Sequence[CostTable],
+    budgets: Budget | Mapping[str, Budget] | Sequence[Budget],
+) -> dict[str, tuple[CostTable, Budget]]:
+    named = dict(tables) if isinstance(tables, Mapping) else {f"table{i}": t for i, t in enumerate(tables)}
+    if not named:
+        raise InputError("there are no tables to compare solvers on; expected at least one")
+    if isinstance(budgets, Budget):
+        return {name: (table, budgets) for name, table in named.items()}
+    if isinstance(budgets, Mapping):
+        lacking = [name for name in named if name not in budgets]
+        if lacking:
+            raise InputError(f"no budgets for the tables {lacking}; there are: {', '.join(budgets)}")
+        return {name: (table, budgets[name]) for name, table in named.items()}
+    if len(budgets) != len(named):
+        raise InputError(f"{len(budgets)} budgets for {len(named)} tables; expected one for each")
+    return {name: (table, budget) for (name, table), budget in zip(named.items(), budgets, strict=True)}
+
+
+def _run(
+    name: str,
+    instance: str,
+    table: CostTable,
+    budget: Budget,
+    time_limit_s: float,
+    seed: int,
+    workers: int | None,
+) -> Run:
+    begin = time.perf_counter()
+
+    def without(status: str, error: Exception) -> Run:
+        seconds = time.perf_counter() - begin
+        return Run(solver=name, instance=instance, status=status, seconds=seconds, note=str(error))
+
+    try:
+        found = plan(
+            table, budget, name, time_limit_s=time_limit_s, seed=seed, workers=workers, explains=False
+        )
+    except InfeasibleError as error:
+        return without("infeasible", error)
+    except LimitError as error:
+        return without("limit", error)
+    except InputError as error:
+        if "refuses" not in str(error):
+            raise
+        return without("refused", error)
+    wrong = check(found, table)
+    return Run(
+        solver=name,
+        instance=instance,
+        status=found.status,
+        loss=found.loss,
+        bound=found.bound,
+        gap=found.gap,
+        seconds=time.perf_counter() - begin,
+        checked=not wrong,
+        note="; ".join(wrong),
+    )

@@ -1,0 +1,359 @@
+"""Ask what if: plans over many bounds, what the next millisecond or MiB buys, and how two plans differ."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+from costmodels import CostTable
+from planner.budget import Budget, Number
+from planner.errors import InfeasibleError, InputError, LimitError
+from planner.plan import Plan
+from planner.planning import plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = ["Difference", "Frontier", "Point", "Price", "diff", "price", "sweep"]
+
+Latency = Number | Mapping[str, Number | None] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One budget, and the plan within it or the reason why there is none.
+
+    >>> Point(budget=Budget(latency_ms=1), plan=None, status="infeasible", reason="no plan keeps it").status
+    'infeasible'
+    """
+
+    budget: Budget
+    plan: Plan | None
+    status: str
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a point with neither plan nor reason."""
+        if (self.plan is None) != bool(self.reason):
+            raise InputError("a point has either a plan or the reason why there is none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frontier:
+    """Plans over many budgets; points without a plan are kept, with the reason.
+
+    >>> Frontier(points=(Point(budget=Budget(latency_ms=1), plan=None, status="limit", reason="time"),)).plans
+    ()
+    """
+
+    points: tuple[Point, ...]
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The plans that were found, in the order of the points."""
+        return tuple(point.plan for point in self.points if point.plan is not None)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a point: what is allowed, what is planned, the proof, or the reason why there is no plan."""
+        import pandas as pd
+
+        return pd.DataFrame([_line(point) for point in self.points])
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw the loss over what is allowed, one line for each bound on the other; crosses have no plan.
+
+        Args:
+            axes: Where to draw; None makes a new figure.
+
+        Returns:
+            The axes.
+        """
+        import matplotlib.pyplot as plt
+
+        if axes is None:
+            axes = plt.figure(layout="constrained").subplots()
+        over_memory = len({_total_ms(point.budget) for point in self.points}) == 1
+        lines: dict[float | None, list[tuple[float, Point]]] = {}
+        for point in self.points:
+            latency, memory = _total_ms(point.budget), _mib(point.budget)
+            along, across = (memory, latency) if over_memory else (latency, memory)
+            lines.setdefault(across, []).append((float("inf") if along is None else along, point))
+        other = "latency" if over_memory else "memory"
+        for across, points in lines.items():
+            found = sorted((x, p.plan.loss) for x, p in points if p.plan is not None)
+            label = (
+                f"{other} not bound"
+                if across is None
+                else f"{other} ≤ {across:g} {'ms' if over_memory else 'MiB'}"
+            )
+            drawn = axes.step(
+                [x for x, _ in found], [y for _, y in found], where="post", marker="o", label=label
+            )
+            nothing = [x for x, p in points if p.plan is None]
+            axes.plot(nothing, [0.0] * len(nothing), "x", color=drawn[0].get_color())
+        axes.set_xlabel("memory allowed (MiB)" if over_memory else "latency allowed (ms)")
+        axes.set_ylabel("loss (increase of cross-entropy)")
+        axes.legend()
+        return axes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a little more, or less, of one bound changes; true near this budget only.
+
+    Attributes:
+        bound: What is bound, ``latency of quick`` or ``memory``.
+        unit: ``ms`` or ``MiB``.
+        step: How much more, and less, was tried.
+        loss: Loss of the plan within the budget.
+        loss_more: Loss with a step more.
+        loss_less: Loss with a step less; None where there is no such plan.
+
+    >>> Price(bound="memory", unit="MiB", step=0.5, loss=0.3, loss_more=0.2, loss_less=None).saves_per_unit
+    0.2
+    """
+
+    bound: str
+    unit: str
+    step: float
+    loss: float
+    loss_more: float
+    loss_less: float | None
+
+    @property
+    def saves_per_unit(self) -> float:
+        """How much less loss the next unit buys, by the difference over one step."""
+        return round((self.loss - self.loss_more) / self.step, 15)
+
+    def __str__(self) -> str:
+        """Write it as one line."""
+        less = "no plan" if self.loss_less is None else f"loss {self.loss_less:.6g}"
+        return (
+            f"{self.bound}: {self.step:g} {self.unit} more gives loss {self.loss_more:.6g} instead of {self.loss:.6g} "
+            f"({self.saves_per_unit:.4g} less for each {self.unit}, near this budget); as much less gives {less}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """How a second plan differs from a first.
+
+    Attributes:
+        changed: Model, layer, the first plan's choice and the second's; None where a plan lacks the layer.
+        loss: Loss of the second less that of the first.
+        latency_ms: For each model in both, milliseconds of the second less those of the first.
+        memory_mib: MiB of the second less those of the first.
+
+    >>> print(
+    ...     Difference(
+    ...         changed=(("m", "conv1", "exact", "int8"),), loss=0.01, latency_ms={"m": -1.0}, memory_mib=0.0
+    ...     )
+    ... )
+    m/conv1: exact -> int8
+    loss +0.01, latency of m -1 ms, memory +0 MiB
+    """
+
+    changed: tuple[tuple[str, str, str | None, str | None], ...]
+    loss: float
+    latency_ms: dict[str, float]
+    memory_mib: float
+
+    def __str__(self) -> str:
+        """Write one line for each layer that changes, then the figures."""
+        lines = [f"{model}/{layer}: {first} -> {second}" for model, layer, first, second in self.changed]
+        latencies = "".join(
+            f", latency of {model} {change:+.6g} ms" for model, change in self.latency_ms.items()
+        )
+        return "\n".join([*lines, f"loss {self.loss:+.6g}{latencies}, memory {self.memory_mib:+.6g} MiB"])
+
+
+def sweep(
+    table: CostTable,
+    budget: Budget,
+    *,
+    latency_ms: Sequence[Latency] | None = None,
+    memory_mib: Sequence[Number | None] | None = None,
+    solver: str = "cpsat",
+    objective: Literal["loss", "latency", "memory"] = "loss",
+    time_limit_s: float = 30.0,
+    seed: int = 0,
+    workers: int | None = None,
+) -> Frontier:
+    """Plan over many bounds, each combination of those given.
+
+    Args:
+        table: What choices cost.
+        budget: What is not swept.
+        latency_ms: Bounds on the latency, numbers or maps from model to number; None leaves the budget's.
+        memory_mib: Bounds on the memory; None leaves the budget's.
+        solver: Name of the solver.
+        objective: What is minimised.
+        time_limit_s: Seconds for each point.
+        seed: Seed of the solver.
+        workers: Threads.
+
+    Returns:
+        One point for each combination, in the order given; each starts from the plan before it.
+
+    Raises:
+        InputError: A bound is wrong, or there are none.
+    """
+    latencies = [budget.latency_ms] if latency_ms is None else list(latency_ms)
+    memories = [budget.memory_mib] if memory_mib is None else list(memory_mib)
+    if not latencies or not memories:
+        raise InputError("there are no bounds to sweep over; expected at least one")
+    budgets = [
+        replace(budget, latency_ms=ms, memory_mib=mib) for mib, ms in itertools.product(memories, latencies)
+    ]
+    points: list[Point] = []
+    hint = None
+    for wanted in budgets:
+        try:
+            found = plan(
+                table,
+                wanted,
+                solver,
+                objective=objective,
+                time_limit_s=time_limit_s,
+                seed=seed,
+                workers=workers,
+                hint=hint,
+                explains=False,
+            )
+        except InfeasibleError as error:
+            points.append(Point(budget=wanted, plan=None, status="infeasible", reason=str(error)))
+        except LimitError as error:
+            points.append(Point(budget=wanted, plan=None, status="limit", reason=str(error)))
+        else:
+            points.append(Point(budget=wanted, plan=found, status=found.status))
+            hint = found.choices
+    return Frontier(points=tuple(points))
+
+
+def price(
+    table: CostTable,
+    budget: Budget,
+    *,
+    step: float = 0.05,
+    solver: str = "cpsat",
+    time_limit_s: float = 30.0,
+    seed: int = 0,
+    workers: int | None = None,
+) -> tuple[Price, ...]:
+    """Find out what the next millisecond of each model and the next MiB buy, by planning again with a step more and less.
+
+    Args:
+        table: What choices cost.
+        budget: The budget around which to look.
+        step: How far to step, as a share of each bound.
+        solver: Name of the solver.
+        time_limit_s: Seconds for each plan.
+        seed: Seed of the solver.
+        workers: Threads.
+
+    Returns:
+        One price for each bound on a latency or on the memory. They hold near this budget only: plans change in steps.
+
+    Raises:
+        InfeasibleError: There is no plan within the budget itself.
+        InputError: The step is not between 0 and 1, or nothing is bound.
+    """
+    if not 0 < step < 1:
+        raise InputError(f"step is {step}; expected a share between 0 and 1")
+    share = Decimal(repr(float(step)))
+
+    def loss(wanted: Budget) -> float | None:
+        points = sweep(
+            table, wanted, solver=solver, time_limit_s=time_limit_s, seed=seed, workers=workers
+        ).points
+        return None if points[0].plan is None else points[0].plan.loss
+
+    here = plan(table, budget, solver, time_limit_s=time_limit_s, seed=seed, workers=workers).loss
+    found = []
+    for name, unit, bound, change in _bounds(table, budget):
+        amount = bound * share
+        more = loss(change(bound + amount))
+        if more is None:
+            raise LimitError(f"no plan was found in time with {amount} {unit} more for the {name}")
+        less = loss(change(bound - amount))
+        found.append(
+            Price(bound=name, unit=unit, step=float(amount), loss=here, loss_more=more, loss_less=less)
+        )
+    if not found:
+        raise InputError("neither latency nor memory is bound; expected a bound to put a price on")
+    return tuple(found)
+
+
+def diff(first: Plan, second: Plan) -> Difference:
+    """Compare two plans, layer by layer.
+
+    Args:
+        first: The plan to start from.
+        second: The plan to compare with it.
+
+    Returns:
+        What changes from the first to the second.
+    """
+    old, new = first.choices, second.choices
+    changed = []
+    for model in dict.fromkeys([*old, *new]):
+        was, is_ = old.get(model, {}), new.get(model, {})
+        for layer in dict.fromkeys([*was, *is_]):
+            if was.get(layer) != is_.get(layer):
+                changed.append((model, layer, was.get(layer), is_.get(layer)))
+    return Difference(
+        changed=tuple(changed),
+        loss=second.loss - first.loss,
+        latency_ms={
+            m: ms - first.latency_ms[m] for m, ms in second.latency_ms.items() if m in first.latency_ms
+        },
+        memory_mib=second.memory_mib - first.memory_mib,
+    )
+
+
+def _bounds(table: CostTable, budget: Budget) -> list[tuple[str, str, Decimal, Any]]:
+    """List name, unit and value of each bound, with the function that changes it."""
+    found: list[tuple[str, str, Decimal, Any]] = []
+    models = [model.name for model in table.models]
+    allowed = {model: budget.latency_ns(model) for model in models}
+    bounded = {model: Decimal(ns) / 10**6 for model, ns in allowed.items() if ns is not None}
+
+    def latency(model: str) -> Any:
+        return lambda value: replace(budget, latency_ms={**dict.fromkeys(models), **bounded, model: value})
+
+    found += [(f"latency of {model}", "ms", value, latency(model)) for model, value in bounded.items()]
+    if budget.memory_bytes is not None:
+        value = Decimal(budget.memory_bytes) / 2**20
+        found.append(("memory", "MiB", value, lambda more: replace(budget, memory_mib=more)))
+    return found
+
+
+def _line(point: Point) -> dict[str, Any]:
+    budget, found = point.budget, point.plan
+    latency = budget.latency_ms
+    line: dict[str, Any] = {}
+    if isinstance(latency, Mapping):
+        line |= {f"allowed_ms[{m}]": None if n is None else float(n) for m, n in latency.items()}
+    else:
+        line["allowed_ms"] = None if latency is None else float(latency)
+    line |= {"allowed_mib": _mib(budget), "status": point.status}
+    line |= {name: None if found is None else getattr(found, name) for name in ("loss", "bound", "gap")}
+    if found is not None:
+        line |= {f"latency_ms[{model}]": taken for model, taken in found.latency_ms.items()}
+    line |= {"memory_mib": None if found is None else found.memory_mib, "reason": point.reason}
+    return line
+
+
+def _total_ms(budget: Budget) -> float | None:
+    if isinstance(budget.latency_ms, Mapping):
+        bound = [float(number) for number in budget.latency_ms.values() if number is not None]
+        return sum(bound) if bound else None
+    return None if budget.latency_ms is None else float(budget.latency_ms)
+
+
+def _mib(budget: Budget) -> float | None:
+    return None if budget.memory_mib is None else float(budget.memory_mib)
