@@ -49,7 +49,7 @@ models: $(VENV)/installed-train data
 notebooks: $(VENV)/installed-dev
 	@set -e; for notebook in notebooks/*.ipynb; do \
 	  echo "$$notebook"; \
-	  $(BIN)/jupyter execute --timeout=600 "$$notebook"; \
+	  $(BIN)/jupyter-execute --timeout=600 "$$notebook"; \
 	done
 
 # The exact versions of an environment in which everything passed.
@@ -67,7 +67,7 @@ distclean: clean
 	rm -rf $(VENV) data/full
 
 # A linker comes from the package index where the machine has no C compiler: a built network is a shared library.
-LINKER := $(if $(shell for c in cc gcc clang g++ clang++ c++; do command -v $$c; done),,linker)
+LINKER := $(if $(shell for c in cc gcc clang; do command -v $$c; done),,linker)
 comma := ,
 
 $(VENV)/bin/python:
