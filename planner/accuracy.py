@@ -1,4 +1,4 @@
-"""What choices cost in accuracy: the increase of the cross-entropy on labelled images, and the change of top-1."""
+"""What choices cost in accuracy: the cross-entropy they add on labelled images, and the change of top-1."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.batching import batchable
 from planner.calibration import Calibration
 from planner.errors import InputError
-from planner.execution import BATCH, batchable, run_model
+from planner.execution import BATCH, run_model
 from planner.rewrite import EXACT, apply
 
 if TYPE_CHECKING:
@@ -140,9 +141,10 @@ class Evaluator:
     ) -> None:
         """Check images and labels against the network; nothing runs yet."""
         if images.shape[1:] != graph.input_shape[1:] or images.shape[:1] != labels.shape:
+            expected = ", ".join(str(length) for length in graph.input_shape[1:])
             raise InputError(
-                f"images of shape {images.shape} with labels of shape {labels.shape}; model {graph.name!r} expects "
-                f"(n, {', '.join(str(length) for length in graph.input_shape[1:])}) and (n,)"
+                f"images of shape {images.shape} with labels of shape {labels.shape}; "
+                f"model {graph.name!r} expects (n, {expected}) and (n,)"
             )
         if not len(labels) or labels.min() < 0 or labels.max() >= graph.classes:
             found = f"{labels.min()} to {labels.max()}" if len(labels) else "none"
@@ -188,7 +190,8 @@ def measure_losses(
 
     Args:
         graph: The network.
-        dataset: Approximations are calibrated on its calibration images, losses measured on its validation images.
+        dataset: Approximations are calibrated on its calibration images, losses measured on its validation
+            images.
         choices: The choices of each layer, as `planner.rewrite.applicable` returns them.
         refit: Whether the layers behind the approximated one are refitted.
         progress: Called after each choice.

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.approximations.base import LayerView
+from planner.batching import batchable
 from planner.errors import InputError
-from planner.execution import BATCH, batchable, run_nodes
+from planner.execution import BATCH, run_nodes
 from planner.linear import Moments, linear_of, moments, output_rows, sample
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ def views_of(graph: LayerGraph, arrays: Mapping[str, NDArray[Any]]) -> tuple[Lay
 class Calibration:
     """Keep the exact network's activations, and sums over them, on the calibration images.
 
-    Everything is computed when it is first asked for. The tensors between layers stay in memory, about four bytes times
-    their elements times the number of images.
+    Everything is computed when it is first asked for. The tensors between layers stay in memory, about four
+    bytes times their elements times the number of images.
 
     Attributes:
         graph: The exact network.
@@ -67,13 +68,14 @@ class Calibration:
         arrays: Its constants by name.
         views: What an approximation may know of each layer, by layer, in topological order.
         opset: ONNX operator set it is written in.
-        batch: Images a call it can be run on: 1 where it is not certain that it keeps the images of a batch apart.
+        batch: Images a call it can be run on: 1 where it is not certain that it keeps the images of a batch
+            apart.
         last_use: Index of the last layer that reads each tensor between layers.
     """
 
     def __init__(self, graph: LayerGraph, images: Float32, *, threads: int = 1) -> None:
         """Check the images against the network; nothing runs yet."""
-        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != graph.input_shape[1:]:  # noqa: PLR2004
+        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != graph.input_shape[1:]:
             expected = "x".join(str(length) for length in graph.input_shape[1:])
             raise InputError(
                 f"calibration images are {images.dtype} of shape {images.shape}; "
@@ -126,7 +128,7 @@ class Calibration:
         return self._moments[layer]
 
     def targets(self, layer: str) -> Float32:
-        """Return what a layer's anchor gives in the exact network at the sampled positions, ``[group][row][output]``."""
+        """Return a layer's exact anchor outputs at the sampled positions, ``[group][row][output]``."""
         if layer not in self._targets:
             view = self.views[layer]
             if view.linear is None:

@@ -7,107 +7,23 @@ those of the source.
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from planner.draft import Draft, attributes
 from planner.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import onnx
-    from numpy.typing import NDArray
 
-__all__ = ["OPSET", "Draft", "attributes", "fold"]
-
-OPSET = 17
-"""The lowest ONNX operator set that a folded model is written in."""
+__all__ = ["fold"]
 
 _KEPT = frozenset({"DequantizeLinear", "QuantizeLinear"})
 """Operators on constants that say how weights are stored, and so are never evaluated ahead of time."""
 
-_LARGE = 1024
-"""Constants of more elements than this cannot be shapes or indices, and shape inference needs their shape alone."""
-
 _FOLDED_INTO = frozenset({"Conv", "Gemm", "BatchNormalization"})
-
-
-@dataclass(slots=True)
-class Draft:
-    """Hold a model while it is rewritten: nodes in topological order, constants, and shapes at batch 1."""
-
-    where: str
-    nodes: list[onnx.NodeProto]
-    arrays: dict[str, NDArray[Any]]
-    input_name: str
-    input_shape: tuple[int, ...]
-    output_name: str
-    opset: int
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    values: list[onnx.ValueInfoProto] = field(default_factory=list)
-
-    def readers(self) -> Counter[str]:
-        """Return how often each tensor is read; the network's output counts as one reader."""
-        counts = Counter(name for node in self.nodes for name in node.input if name)
-        counts[self.output_name] += 1
-        return counts
-
-    def to_model(self, *, light: bool = False) -> onnx.ModelProto:
-        """Write the draft as an ONNX model with a static input and the constants that are still read.
-
-        Args:
-            light: Declare large constants by their shape alone, as inputs: enough to infer shapes from.
-        """
-        import onnx
-        from onnx import helper, numpy_helper
-
-        read = self.readers()
-        inputs = [
-            helper.make_tensor_value_info(self.input_name, onnx.TensorProto.FLOAT, list(self.input_shape))
-        ]
-        kept = []
-        for name, array in self.arrays.items():
-            if read[name] and light and array.size > _LARGE:
-                kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-                inputs.append(helper.make_tensor_value_info(name, kind, array.shape))
-            elif read[name]:
-                kept.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        shape = self.shapes.get(self.output_name)
-        output = helper.make_tensor_value_info(self.output_name, onnx.TensorProto.FLOAT, shape)
-        values = [] if light else self.values
-        graph = helper.make_graph(self.nodes, "folded", inputs, [output], kept, value_info=values)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=10)
-
-    def infer(self) -> None:
-        """Infer the shape of every tensor at batch 1 and keep it in ``shapes``.
-
-        Raises:
-            InputError: Shapes contradict each other.
-        """
-        import onnx
-
-        try:
-            model = onnx.shape_inference.infer_shapes(
-                self.to_model(light=True), strict_mode=True, data_prop=True
-            )
-        except onnx.shape_inference.InferenceError as err:
-            raise InputError(f"{self.where}: the shapes of the network do not fit together: {err}") from err
-        self.values = list(model.graph.value_info)
-        self.shapes = {name: array.shape for name, array in self.arrays.items()}
-        for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
-            tensor = value.type.tensor_type
-            if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-                self.shapes[value.name] = tuple(dim.dim_value for dim in tensor.shape.dim)
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """Return a node's attributes as Python values."""
-    from onnx import helper
-
-    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
 
 
 def fold(draft: Draft) -> onnx.ModelProto:
@@ -135,8 +51,8 @@ def fold(draft: Draft) -> onnx.ModelProto:
     for node, name in made:
         if name not in draft.shapes:
             raise InputError(
-                f"{draft.where}: the shape of tensor {name!r}, made by node {node.name!r} ({node.op_type}), is not "
-                "known before the network runs; expected a network of static shapes"
+                f"{draft.where}: the shape of tensor {name!r}, made by node {node.name!r} ({node.op_type}), "
+                "is not known before the network runs; expected a network of static shapes"
             )
     return draft.to_model()
 
@@ -230,7 +146,7 @@ def _evaluate_constants(draft: Draft) -> None:
 
 
 def _normalise(draft: Draft, node: onnx.NodeProto) -> None:
-    """Bring a node to the one form that later steps know: explicit pads, ``Gemm`` as x·Wᵀ + b, ``Sum`` as ``Add``."""
+    """Bring a node to the form later steps know: explicit pads, ``Gemm`` as x·Wᵀ + b, ``Sum`` as ``Add``."""
     if node.op_type == "Sum" and len(node.input) == 2:
         node.op_type = "Add"
     elif node.op_type in {"Conv", "MaxPool", "AveragePool"}:
@@ -289,7 +205,7 @@ def _explicit_pads(draft: Draft, node: onnx.NodeProto) -> None:
 
 
 def _fold_once(draft: Draft) -> bool:
-    """Fold one per-channel scaling or shifting into the operator in front of it; say whether there was one."""
+    """Fold one per-channel scaling or shifting into the operator before it; say whether there was one."""
     made = {name: node for node in draft.nodes for name in node.output if name}
     read = draft.readers()
     for node in draft.nodes:
@@ -414,8 +330,7 @@ def _set_attributes(node: onnx.NodeProto, **values: object) -> None:
 
 def _fresh(draft: Draft, node: onnx.NodeProto, what: str) -> str:
     name, count = f"{node.name}.{what}", 0
-    taken: Mapping[str, object] = draft.arrays
-    while name in taken:
+    while name in draft.arrays:
         count += 1
         name = f"{node.name}.{what}.{count}"
     return name

@@ -6,7 +6,7 @@ from collections import defaultdict
 from math import prod
 from typing import TYPE_CHECKING
 
-from planner.folding import attributes
+from planner.draft import attributes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,9 +78,9 @@ _NOT_PARAMETERS = {
 def group(nodes: Sequence[onnx.NodeProto], constants: set[str]) -> list[list[onnx.NodeProto]]:
     """Group nodes into layers: each an anchor followed by its fused epilogue.
 
-    An elementwise node joins the latest of the layers it reads from. Every node of a layer therefore reads from that
-    layer and earlier ones only, and the order of the anchors is a topological order of the layers. A node that reads
-    constants alone joins the layer that reads it.
+    An elementwise node joins the latest of the layers it reads from. Every node of a layer therefore reads
+    from that layer and earlier ones only, and the order of the anchors is a topological order of the layers.
+    A node that reads constants alone joins the layer that reads it.
 
     Args:
         nodes: The nodes in topological order.
@@ -174,7 +174,7 @@ def live_bytes(
 
 
 def multiply_accumulates(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
-    """Return the multiply-accumulate operations of one node at batch 1: convolutions and matrix products only."""
+    """Return one node's multiply-accumulate operations at batch 1: convolutions and matrix products."""
     if node.op_type == "Conv":
         return prod(shapes[node.output[0]]) * prod(shapes[node.input[1]][1:])
     if node.op_type == "ConvTranspose":
@@ -195,8 +195,9 @@ def parameters_of(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, int])
         constants: Element type of each initialiser, as ONNX numbers them.
 
     Returns:
-        Names in the order of their first use. Shapes, indices, bounds of a clip and scales of a resize are settings of
-        an operator and do not count; neither do whole numbers, unless they are weights stored as such.
+        Names in the order of their first use. Shapes, indices, bounds of a clip and scales of a resize are
+        settings of an operator and do not count; neither do whole numbers, unless they are weights stored as
+        such.
     """
     from onnx import TensorProto
 

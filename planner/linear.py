@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.draft import attributes
 from planner.errors import InputError
-from planner.folding import attributes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,8 @@ class Linear:
     """Hold the weights of a convolution or a matrix product, and how it walks over its input.
 
     Attributes:
-        weight: float32, ``[output][input][row][column]`` for a convolution, ``[output][input]`` for a product.
+        weight: float32, ``[output][input][row][column]`` for a convolution, ``[output][input]`` for a
+            product.
         bias: float32 ``[output]``, or None.
         strides: Rows and columns from one output position to the next.
         pads: Zeros around the input: top, left, bottom, right.
@@ -72,12 +73,12 @@ class Linear:
     @property
     def is_conv(self) -> bool:
         """Whether it is a convolution."""
-        return self.weight.ndim != 2  # noqa: PLR2004
+        return self.weight.ndim != 2
 
     @property
     def outputs(self) -> int:
         """Number of output channels."""
-        return self.weight.shape[0]
+        return int(self.weight.shape[0])
 
     @property
     def depth(self) -> int:
@@ -111,7 +112,7 @@ def linear_of(node: onnx.NodeProto, arrays: Mapping[str, NDArray[np.generic]]) -
     if node.op_type == "Gemm":
         plain = values == {"transB": 1} and (bias is None or bias.shape == weight.shape[:1])
         return Linear(weight=weight, bias=bias) if plain else None
-    if weight.ndim != 4:  # noqa: PLR2004
+    if weight.ndim != 4:
         return None
     strides, pads = values.get("strides", (1, 1)), values.get("pads", (0, 0, 0, 0))
     dilations = values.get("dilations", (1, 1))
@@ -130,8 +131,9 @@ class Moments:
     """Hold second moments of a layer's inputs, the constant 1 of the bias being the last of them.
 
     Attributes:
-        gram: float64 ``[group][product][product]``, the mean of u·uᵀ over the rows, u = (inputs of one output, 1).
-        cross: float64 ``[group][output][product]``, the mean of y·uᵀ for target outputs y, or None without targets.
+        gram: float64 ``[group][product][product]``, the mean over rows of u·uᵀ, u = (its inputs, 1).
+        cross: float64 ``[group][output][product]``, the mean of y·uᵀ for target outputs y, or None without
+            targets.
         rows: Number of rows sampled.
         images: Number of images they come from.
 
@@ -147,7 +149,7 @@ class Moments:
 
     def __post_init__(self) -> None:
         """Check that there is one square matrix a group."""
-        if self.gram.ndim != 3 or self.gram.shape[1] != self.gram.shape[2] or self.rows < 1:  # noqa: PLR2004
+        if self.gram.ndim != 3 or self.gram.shape[1] != self.gram.shape[2] or self.rows < 1:
             raise InputError(
                 f"the gram has shape {self.gram.shape} of {self.rows} rows; expected (groups, d, d)"
             )
@@ -174,8 +176,8 @@ def sample(linear: Linear, output_shape: Shape, images: int, *, seed: int = 0) -
         seed: Seed of the choice.
 
     Returns:
-        Positions, counted over images, rows and columns, in ascending order: all of them, or 30,000, or fewer for very
-        deep layers, but not below four times the number of products.
+        Positions, counted over images, rows and columns, in ascending order: all of them, or 30,000, or fewer
+        for very deep layers, but not below four times the number of products.
     """
     total = images * prod(output_shape[2:])
     depth = linear.depth + 1
@@ -188,7 +190,7 @@ def sample(linear: Linear, output_shape: Shape, images: int, *, seed: int = 0) -
 def input_rows(
     linear: Linear, inputs: Float32, positions: NDArray[np.int64], output_shape: Shape
 ) -> Iterator[Float32]:
-    """Yield the inputs of the sampled outputs in blocks, ``[group][row][product + 1]`` with a last column of ones."""
+    """Yield the inputs of sampled outputs in blocks, ``[group][row][product + 1]``, the last column ones."""
     if not linear.is_conv:
         for start in range(0, len(positions), _BLOCK):
             rows = inputs[positions[start : start + _BLOCK]]
@@ -235,7 +237,8 @@ def moments(
         linear: The layer.
         inputs: Its inputs, ``[image][...]``.
         output_shape: Shape of its output at batch 1; may be left out for a matrix product.
-        targets: What it ought to give at the sampled positions, ``[group][row][output]``, as `output_rows` returns.
+        targets: What it ought to give at the sampled positions, ``[group][row][output]``, as `output_rows`
+            returns.
 
     Returns:
         The moments, with the cross moments where there are targets.

@@ -1,8 +1,8 @@
 """Refitting a layer to what the exact network gives, from the inputs that the approximated network gives it.
 
-Ridge least squares toward the old weights, no labels needed: the layer-wise asymmetric reconstruction of Zhang, Zou, He
-and Sun, *Accelerating very deep convolutional networks for classification and detection* (PAMI 2016), section 3.2,
-without its non-linearity.
+Ridge least squares toward the old weights, no labels needed: the layer-wise asymmetric reconstruction of
+Zhang, Zou, He and Sun, *Accelerating very deep convolutional networks for classification and detection* (PAMI
+2016), section 3.2, without its non-linearity.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _FREE = 1e-9
 def ridge(depth: int, moments: Moments) -> float:
     """Return the strength of the ridge, as a share of the inputs' mean square.
 
-    A convolution has many rows an image. Where there is one, as in a dense layer, the strength grows with the number
-    of weights an output has for each image.
+    A convolution has many rows an image. Where there is one, as in a dense layer, the strength grows with the
+    number of weights an output has for each image.
 
     >>> from planner.linear import Moments
     >>> ridge(100, Moments(gram=np.eye(101)[None], cross=None, rows=300, images=300))

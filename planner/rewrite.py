@@ -1,7 +1,8 @@
 """Rewriting a network under a choice for each layer, in topological order.
 
-Each layer is handed what it reads in the exact network and what it reads now, behind the layers already approximated.
-Under refit, a layer whose inputs have changed is first fitted to its exact outputs, and then approximated itself.
+Each layer is handed what it reads in the exact network and what it reads now, behind the layers already
+approximated. Under refit, a layer whose inputs have changed is first fitted to its exact outputs, and then
+approximated itself.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 
 from planner.approximations.base import Approximation, Context, LayerView, Offer, Replacement, exact
 from planner.calibration import Calibration, arrays_of, opset_of, views_of
+from planner.draft import Draft
 from planner.errors import InputError
-from planner.folding import Draft
 from planner.layering import parameters_of
 from planner.linear import Linear, Moments, moments
 from planner.refit import solve
@@ -70,7 +71,7 @@ class Rewritten:
 def modules(names: Sequence[str] | None = None) -> dict[str, Approximation]:
     """Return the approximations by name, all of them or those asked for."""
     wanted = discover(_PACKAGE) if names is None else names
-    return {name: get(_PACKAGE, name) for name in wanted}  # type: ignore[misc]
+    return {name: get(_PACKAGE, name) for name in wanted}
 
 
 def offers(graph: LayerGraph) -> dict[str, dict[str, Offer]]:
@@ -94,8 +95,9 @@ def applicable(
 
     Args:
         graph: The network.
-        approximations: ``"default"`` for all there are, or names of approximations (``lowrank``) or of choices
-            (``lowrank@0.5``, ``lowrank@0.5+int8w``). Approximations that are named together are also composed.
+        approximations: ``"default"`` for all there are, or names of approximations (``lowrank``) or of
+            choices (``lowrank@0.5``, ``lowrank@0.5+int8w``). Approximations that are named together are also
+            composed.
 
     Returns:
         ``{layer: (choice, ...)}`` in topological order.
@@ -213,7 +215,7 @@ def _checked(graph: LayerGraph, views: Mapping[str, LayerView], choices: Mapping
     return {layer.name: choices.get(layer.name, EXACT) for layer in graph.layers}
 
 
-_COMPOSITIONS = ([], ["structure"], ["storage"], ["structure", "storage"])
+_COMPOSITIONS: tuple[list[str], ...] = ([], ["structure"], ["storage"], ["structure", "storage"])
 
 
 def _last_needed(views: Mapping[str, LayerView], chosen: Mapping[str, str], *, refit: bool) -> int:
@@ -248,7 +250,7 @@ def _replaced(
     def statistics() -> Moments:
         if source not in present:
             return calibration.moments(view.name)
-        return fitted or moments(view.linear, present[source], output_shape=view.output_shape)
+        return fitted or moments(linear, present[source], output_shape=view.output_shape)
 
     new = exact(anchor, linear)
     for part in parts:

@@ -1,4 +1,4 @@
-"""The light models of the ``onnx`` package: the structure of well-known networks, given seeded random weights."""
+"""The light models of the ``onnx`` package: well-known networks with seeded random weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COSTLY = ("resnet50", "densenet121", "inception_v1", "inception_v2")
 
 
 def light(name: str, seed: int = 0) -> onnx.ModelProto:
-    """Load a light model and replace its constant weights by random ones that keep activations in a sane range."""
+    """Load a light model, its constant weights replaced by random ones that keep activations sane."""
     model = onnx.load(FOLDER / f"light_{name}.onnx")
     rng = np.random.default_rng(seed)
     graph = model.graph

@@ -105,8 +105,8 @@ class Replacement:
 
     nodes: tuple[onnx.NodeProto, ...] = field(repr=False)
     arrays: Mapping[str, NDArray[Any]] = field(repr=False)
-    in_format: Format = Format()
-    out_format: Format = Format()
+    in_format: Format = field(default_factory=Format)
+    out_format: Format = field(default_factory=Format)
 
     def __post_init__(self) -> None:
         """Check that there are nodes."""
@@ -203,7 +203,7 @@ def exact(anchor: onnx.NodeProto, linear: Linear) -> Replacement:
     node.CopyFrom(anchor)
     arrays: dict[str, NDArray[Any]] = {node.input[1]: linear.weight}
     if linear.bias is not None:
-        if len(node.input) > 2 and node.input[2]:  # noqa: PLR2004
+        if len(node.input) > 2 and node.input[2]:
             bias = node.input[2]
         else:
             bias = f"{anchor.name}.bias"
@@ -216,8 +216,8 @@ def exact(anchor: onnx.NodeProto, linear: Linear) -> Replacement:
 def corrected(context: Context, new: Replacement, *, like: Replacement, images: int = 256) -> Replacement:
     """Shift a replacement's last bias so that its mean output is that of another one (bias correction).
 
-    After Nagel, van Baalen, Blankevoort and Welling, *Data-free quantization through weight equalization and bias
-    correction* (ICCV 2019), section 4.2, with means measured on the layer's present inputs.
+    After Nagel, van Baalen, Blankevoort and Welling, *Data-free quantization through weight equalization and
+    bias correction* (ICCV 2019), section 4.2, with means measured on the layer's present inputs.
 
     Args:
         context: The layer.
@@ -237,7 +237,7 @@ def corrected(context: Context, new: Replacement, *, like: Replacement, images: 
     node = type(nodes[index])()
     node.CopyFrom(nodes[index])
     arrays = dict(new.arrays)
-    if len(node.input) > 2 and node.input[2]:  # noqa: PLR2004
+    if len(node.input) > 2 and node.input[2]:
         arrays[node.input[2]] = (arrays[node.input[2]] + shift).astype(np.float32)
     else:
         del node.input[2:]

@@ -1,8 +1,8 @@
 """Weights stored as int8: one symmetric scale an output channel, and float32 arithmetic.
 
-The bytes of the weights fall to a quarter. Symmetric scales a channel: Krishnamoorthi, *Quantizing deep convolutional
-networks for efficient inference* (2018), section 3.1; the shift of the mean is put back by bias correction: Nagel, van
-Baalen, Blankevoort and Welling, *Data-free quantization* (ICCV 2019), section 4.2.
+The bytes of the weights fall to a quarter. Symmetric scales a channel: Krishnamoorthi, *Quantizing deep
+convolutional networks for efficient inference* (2018), section 3.1; the shift of the mean is put back by bias
+correction: Nagel, van Baalen, Blankevoort and Welling, *Data-free quantization* (ICCV 2019), section 4.2.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def quantise(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
         weight: float32, ``[output][...]``.
 
     Returns:
-        Whole numbers of the same shape, and the scales ``[output]``: no weight is off by more than half its scale.
+        Whole numbers of the same shape, and the scales ``[output]``: no weight is off by more than half its
+        scale.
 
     >>> quantise(np.array([[1.27, -0.5]], np.float32))[0].tolist()
     [[127, -50]]
@@ -51,8 +52,8 @@ def quantise(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
     return whole.astype(np.int8), scale
 
 
-def apply(context: Context, choice: str) -> Replacement:  # noqa: ARG001
-    """Store the weights of every convolution and product that stands for the anchor as int8, and correct the bias."""
+def apply(context: Context, choice: str) -> Replacement:
+    """Store the weights of whatever stands for the anchor as int8, and correct the bias."""
     from onnx import helper
 
     before = context.replacement

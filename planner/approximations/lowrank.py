@@ -1,11 +1,12 @@
-"""Low rank: a layer as two thinner ones, a dense layer by two products, a convolution by one of r filters and a 1x1.
+"""Low rank: a layer as two thinner ones.
 
-The filters of a convolution are a matrix [output][input·row·column]; of rank r, it is a convolution of r filters of the
-old size followed by a 1x1 convolution: Denton, Zaremba, Bruna, LeCun and Fergus, *Exploiting linear structure within
-convolutional networks for efficient evaluation* (NIPS 2014); Jaderberg, Vedaldi and Zisserman, *Speeding up
-convolutional neural networks with low rank expansions* (BMVC 2014). What is kept is not the largest part of the weights
-but of the outputs, as in Zhang, Zou, He and Sun, *Accelerating very deep convolutional networks* (PAMI 2016), section
-3.1: the subspace of the outputs' covariance W·Cov(inputs)·Wᵀ, with a bias that leaves their mean as it was.
+The filters of a convolution are a matrix [output][input·row·column]; of rank r, it is a convolution of r
+filters of the old size followed by a 1x1 convolution: Denton, Zaremba, Bruna, LeCun and Fergus, *Exploiting
+linear structure within convolutional networks for efficient evaluation* (NIPS 2014); Jaderberg, Vedaldi and
+Zisserman, *Speeding up convolutional neural networks with low rank expansions* (BMVC 2014). What is kept is
+not the largest part of the weights but of the outputs, as in Zhang, Zou, He and Sun, *Accelerating very deep
+convolutional networks* (PAMI 2016), section 3.1: the subspace of the outputs' covariance W·Cov(inputs)·Wᵀ,
+with a bias that leaves their mean as it was.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def rank_of(outputs: int, depth: int, share: float) -> int:
 
 
 def offer(view: LayerView) -> Offer:
-    """Offer both shares, except where the rank would be nothing, and for layers that are known not to bear it."""
+    """Offer both shares, except where the rank would be 0 and for layers known not to bear it."""
     linear = view.linear
     if linear is None:
         return Offer(reason=f"{view.op} has no weights that could be factorised")
@@ -70,9 +71,10 @@ def factorise(
         rank: The rank r.
 
     Returns:
-        ``(expand, reduce, bias)``: ``[output][r]``, ``[r][product]`` and ``[output]``; expand·reduce approximates the
-        weights. Where there are few samples for the number of products, as in dense layers, the covariance of the
-        outputs is shrunk toward the one that white inputs would give, which is the plain singular value decomposition.
+        ``(expand, reduce, bias)``: ``[output][r]``, ``[r][product]`` and ``[output]``; expand·reduce
+        approximates the weights. Where there are few samples for the number of products, as in dense layers,
+        the covariance of the outputs is shrunk toward the one that white inputs would give, which is the
+        plain singular value decomposition.
 
     Raises:
         InputError: The rank is below 1 or above the number of outputs.
@@ -95,7 +97,7 @@ def factorise(
 
 
 def apply(context: Context, choice: str) -> Replacement:
-    """Replace the anchor by two of its kind, at the rank that leaves the share of its work named in the choice."""
+    """Replace the anchor by two of its kind, of the rank that leaves the named share of its work."""
     from onnx import helper
 
     anchor, linear = context.anchor, context.linear

@@ -1,7 +1,8 @@
 """Perforation: a convolution computes every second row of its output, and the rows between are interpolated.
 
-Figurnov, Ibraimova, Vetrov and Kohli, *PerforatedCNNs: acceleration through elimination of redundant convolutions*
-(NIPS 2016), with the mask of a regular grid of rows, and linear interpolation instead of the nearest computed value.
+Figurnov, Ibraimova, Vetrov and Kohli, *PerforatedCNNs: acceleration through elimination of redundant
+convolutions* (NIPS 2016), with the mask of a regular grid of rows, and linear interpolation instead of the
+nearest computed value.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ def offer(view: LayerView) -> Offer:
     return Offer(choices=CHOICES)
 
 
-def apply(context: Context, choice: str) -> Replacement:  # noqa: ARG001
-    """Double the anchor's stride over rows, and bring its output back to full height by one linear ``Resize``.
+def apply(context: Context, choice: str) -> Replacement:
+    """Double the anchor's stride over rows, and restore the height by one linear ``Resize``.
 
-    Of an even height 2m, rows 0, 2, ... are computed and the last row repeats the one before (``asymmetric``, scale 2).
-    Of an odd height 2m - 1 the last row is computed as well (``align_corners``).
+    Of an even height 2m, rows 0, 2, ... are computed and the last row repeats the one before (``asymmetric``,
+    scale 2). Of an odd height 2m - 1 the last row is computed as well (``align_corners``).
     """
     from onnx import helper
 
