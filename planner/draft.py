@@ -59,7 +59,7 @@ class Draft:
                 kind = helper.np_dtype_to_tensor_dtype(array.dtype)
                 inputs.append(helper.make_tensor_value_info(name, kind, array.shape))
             elif read[name]:
-                kept.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+                kept.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         shape = self.shapes.get(self.output_name)
         output = helper.make_tensor_value_info(self.output_name, onnx.TensorProto.FLOAT, shape)
         values = [] if light else self.values

@@ -49,7 +49,8 @@ def run_nodes(
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
-    nodes = [_open_reshape(node, arrays) for node in nodes]
+    if batch > 1:
+        nodes = [_open_reshape(node, arrays) for node in nodes]
     constants = {name: arrays[name] for node in nodes for name in node.input if name in arrays}
     opened = {
         node.input[1]: np.concatenate([np.zeros(1, np.int64), arrays[node.input[1].removesuffix(_OPEN)][1:]])
@@ -65,7 +66,7 @@ def run_nodes(
         ],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
         [
-            numpy_helper.from_array(np.ascontiguousarray(array), name)
+            numpy_helper.from_array(np.asarray(array, order="C"), name)
             for name, array in (constants | opened).items()
         ],
     )

@@ -137,6 +137,8 @@ def _convert(where: str, model: onnx.ModelProto) -> onnx.ModelProto:
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, 8)
     try:
+        if any(not item.type.tensor_type.HasField("shape") for item in model.graph.output):
+            model = onnx.shape_inference.infer_shapes(model)
         onnx.checker.check_model(model)
         version = next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
         if version < OPSET:
