@@ -6,6 +6,7 @@ constants its kernels are handed, which storages it allocates, how long each ten
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,29 +117,16 @@ class Artefact:
         outputs = [function(self.tensor(image[np.newaxis])).numpy().reshape(-1) for image in inputs]
         return np.stack(outputs)
 
-    def timer(self, network: str, inputs: NDArray[np.float32], *, number: int) -> Any:
-        """Give a function that returns the nanoseconds of one run, the mean over ``number`` runs.
+    def latencies(self, network: str, inputs: NDArray[np.float32], *, runs: int) -> NDArray[np.float64]:
+        """Time single runs one after the other, after one that is not counted; nanoseconds, ``(runs,)``.
 
         Args:
             network: Name of the network in the module.
             inputs: One input, ``(1, C, H, W)``.
-            number: Runs in one sample; one more is made before it and not counted.
+            runs: Runs to time.
         """
-        evaluate = self._machine.time_evaluator(network, self._device, number=number, repeat=1)
-        argument = self.tensor(inputs)
-        return lambda: float(evaluate(argument).mean) * 1e9
-
-    def latencies(self, network: str, inputs: NDArray[np.float32], *, runs: int) -> NDArray[np.float64]:
-        """Time single runs, from outside, one after the other; nanoseconds, ``(runs,)``."""
-        import time
-
-        function, argument = self._machine[network], self.tensor(inputs)
-        samples = np.empty(runs)
-        for index in range(runs):
-            start = time.perf_counter_ns()
-            function(argument)
-            samples[index] = time.perf_counter_ns() - start
-        return samples
+        evaluate = self._machine.time_evaluator(network, self._device, number=1, repeat=runs)
+        return np.array(evaluate(self.tensor(inputs)).results) * 1e9
 
     def kernel_timers(self, network: str, inputs: NDArray[np.float32], *, number: int) -> list[tuple[str, Any]]:
         """Give a timer for each kernel call of a network, in order, on operands of its own.
@@ -170,6 +158,24 @@ class Artefact:
         machine = relax.VirtualMachine(self._runtime, self._device)
         machine.set_instrument(watch)
         machine[network](argument)
+
+    def weights_sha256(self, network: str, inputs: NDArray[np.float32]) -> str:
+        """Hash a network's constants in the order in which its kernels read them, each once."""
+        constants = {a for step in self.trace(network, inputs).steps for a, _ in step.constants}
+        digest, seen = hashlib.sha256(), set()
+
+        def watch(function: Any, symbol: str, before: bool, result: Any, *operands: Any) -> None:  # noqa: FBT001
+            if not before or symbol.startswith("vm.builtin."):
+                return
+            for operand in operands:
+                address, _ = _place(operand)
+                if address in constants - seen:
+                    seen.add(address)
+                    digest.update(np.ascontiguousarray(operand.numpy()).tobytes())
+
+        # Traced and hashed in one machine each, but of one module: its constants stay where they are.
+        self._watched(network, self.tensor(inputs), watch)
+        return digest.hexdigest()
 
     def trace(self, network: str, inputs: NDArray[np.float32]) -> Trace:
         """Run a network once under observation."""

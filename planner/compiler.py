@@ -92,6 +92,17 @@ def pass_names() -> tuple[str, ...]:
     return (*schedules.pass_names(), *(p.info.name for p in _plan().passes), *_finalise_names())
 
 
+def pass_context() -> dict[str, Any]:
+    """Give the options of TVM's PassContext that builds run under."""
+    import tvm
+
+    current = tvm.transform.PassContext.current()
+    return {
+        "opt_level": int(current.opt_level),
+        "config": {str(key): str(value) for key, value in current.config.items()},
+    }
+
+
 def _plan() -> Any:
     import tvm
     from tvm import relax
@@ -147,19 +158,25 @@ def _storages(module: Any) -> dict[str, tuple[int, ...]]:
     return plans
 
 
-def storage_plan(entries: Sequence[Entry], target: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Plan the storages of networks as a build would, without generating code.
+@dataclass(frozen=True, slots=True)
+class _Lowered:
+    """A module on its way to code: fused kernels, the same scheduled, and the same with storages planned."""
 
-    Returns:
-        Bytes of each planned storage, by network.
-    """
-    import tvm
+    fused: Any
+    scheduled: Any
+    planned: Any
+
+
+def _lower(entries: Sequence[Entry], target: Any) -> _Lowered:
+    from tvm.s_tir import dlight
 
     from planner import schedules
     from planner.lowering import lower
 
-    with tvm.target.Target(dict(target)):
-        return _storages(_plan()(schedules.fuse()(lower(entries))))
+    with target:
+        fused = schedules.fuse()(lower(entries))
+        scheduled = dlight.ApplyDefaultSchedule(*schedules.rules(target))(fused)
+        return _Lowered(fused, scheduled, _plan()(scheduled))
 
 
 def compile_networks(entries: Sequence[Entry], target: Mapping[str, Any]) -> Compiled:
@@ -171,25 +188,23 @@ def compile_networks(entries: Sequence[Entry], target: Mapping[str, Any]) -> Com
     """
     import tvm
     from tvm import relax
-    from tvm.s_tir import dlight
 
     from planner import schedules
-    from planner.lowering import lower
 
     chosen = tvm.target.Target(dict(target))
+    lowered = _lower(entries, chosen)
+    described = {
+        var.name_hint: schedules.describe(function, chosen)
+        for var, function in lowered.fused.functions_items()
+        if not isinstance(function, relax.Function)
+    }
     with chosen:
-        fused = schedules.fuse()(lower(entries))
-        described = {
-            var.name_hint: schedules.describe(function, chosen)
-            for var, function in fused.functions_items()
-            if not isinstance(function, relax.Function)
-        }
-        scheduled = dlight.ApplyDefaultSchedule(*schedules.rules(chosen))(fused)
-        workspaces = schedules.workspaces(scheduled)
-        planned = _plan()(scheduled)
-        executable = tvm.compile(planned, target=chosen, relax_pipeline=_finalise())
+        executable = tvm.compile(lowered.planned, target=chosen, relax_pipeline=_finalise())
     return Compiled(
-        executable=executable, schedules=described, workspaces=workspaces, plans=_storages(planned)
+        executable=executable,
+        schedules=described,
+        workspaces=schedules.workspaces(lowered.scheduled),
+        plans=_storages(lowered.planned),
     )
 
 
@@ -246,11 +261,7 @@ def planned_slack(entry: Entry, target: Mapping[str, Any]) -> int:
     import tvm
     from tvm import relax
 
-    from planner import schedules
-    from planner.lowering import lower
-
-    with tvm.target.Target(dict(target)):
-        planned = _plan()(schedules.fuse()(lower([entry])))
+    planned = _lower([entry], tvm.target.Target(dict(target))).planned
     function = planned[entry.name]
     sizes: dict[Any, int] = {}
     born: dict[Any, int] = {}

@@ -1,0 +1,53 @@
+"""Deploy neural networks within bounds: measure, plan, build, and verify what was promised.
+
+Examples:
+    >>> import planner
+    >>> table = planner.CostTable.read(planner.shipped("tables/quick.json"))
+    >>> plan = planner.plan(table, planner.Budget(memory_mib=0.5))
+    >>> plan.status
+    'optimal'
+"""
+
+from costmodels import CostTable, TableError
+from planner.budget import Budget
+from planner.build import Build, build, rebuild
+from planner.compare import compare_solvers, generate
+from planner.dataset import Dataset, shipped
+from planner.deploy import deploy
+from planner.errors import InfeasibleError, InputError, LimitError
+from planner.graph import LayerGraph
+from planner.measure import measure
+from planner.model import Model, load
+from planner.plan import Plan
+from planner.planning import plan
+from planner.verify import Report, verify
+from planner.whatif import Frontier, diff, price, sweep
+
+__all__ = [
+    "Budget",
+    "Build",
+    "CostTable",
+    "Dataset",
+    "Frontier",
+    "InfeasibleError",
+    "InputError",
+    "LayerGraph",
+    "LimitError",
+    "Model",
+    "Plan",
+    "Report",
+    "TableError",
+    "build",
+    "compare_solvers",
+    "deploy",
+    "diff",
+    "generate",
+    "load",
+    "measure",
+    "plan",
+    "price",
+    "rebuild",
+    "shipped",
+    "sweep",
+    "verify",
+]

@@ -1,0 +1,307 @@
+"""Measuring: what every choice of every layer costs in time, bytes and accuracy.
+
+Bytes and times come from networks built with one choice wherever it applies, so that a handful of builds covers all
+layers in their real surroundings; losses come from networks with a single layer approximated and the ones behind it
+refitted.  Whole networks are timed beside their layers, and what the sum of layers misses is fitted and kept with
+the table (see :mod:`costmodels.latency`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import logging
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from costmodels import ChoiceCost, CostTable, LayerCosts, ModelCosts
+from planner.devices import Device, Program, open_device
+from planner.errors import InputError
+from planner.journal import Journal
+from planner.model import Model
+from planner.segments import Entry
+
+if TYPE_CHECKING:
+    from planner.accuracy import LossCost
+    from planner.calibration import Calibration
+
+__all__ = ["Progress", "measure"]
+
+logger = logging.getLogger(__name__)
+
+EXACT = "exact"
+ROUNDS = 25
+"""Rounds in which all builds are timed in turn."""
+MIXES = 24
+"""Random plans whose storage is planned, to see how far the arena can exceed the live set."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+def measure(
+    models: Sequence[Model],
+    *,
+    device: str | Device = "tvm",
+    approximations: str | Sequence[str] = "default",
+    threads: int = 1,
+    refit: bool = True,
+    rounds: int = ROUNDS,
+    seed: int = 0,
+    journal: str | Path | None = None,
+    progress: Progress | None = None,
+) -> CostTable:
+    """Measure networks into a cost table.
+
+    Args:
+        models: The networks, each with data.
+        device: A device or its name, ``name`` or ``name:address``.
+        approximations: ``"default"`` for all there are, or names of approximations or choices.
+        threads: Threads that a network may use.
+        refit: Whether layers behind an approximated one are refitted; plans made from the table are built so.
+        rounds: Rounds of timing; every build is timed once in each.
+        seed: Seed of the random plans whose storage is looked at.
+        journal: A file that keeps finished losses, so that a run that was stopped goes on where it was.
+        progress: Is told how far the work is.
+
+    Returns:
+        The table, with where its figures come from.
+
+    Raises:
+        InputError: Two models share a name, one has no data, or a device or an approximation does not exist.
+    """
+    from planner import rewrite
+
+    if not models:
+        raise InputError("no models to measure; expected at least one")
+    names = [model.name for model in models]
+    twice = next((n for n in names if names.count(n) > 1), None)
+    if twice is not None:
+        raise InputError(f"two models are called {twice!r}; expected names of their own")
+    if rounds < 1:
+        raise InputError(f"rounds is {rounds}; expected at least 1")
+    opened = open_device(device, threads=threads) if isinstance(device, str) else device
+    choices = {model.name: rewrite.applicable(model.graph, approximations) for model in models}
+    tell = progress or (lambda *_: None)
+    kept = Journal(journal)
+    costs = [
+        _measure_one(model, choices[model.name], opened, kept, refit=refit, rounds=rounds, seed=seed, tell=tell)
+        for model in models
+    ]
+    provenance = {
+        **opened.describe(),
+        "blinkplan": version("blinkplan"),
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "onnxruntime": version("onnxruntime"),
+        "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "rounds": rounds,
+        "seed": seed,
+        "models": {
+            model.name: {
+                "source_sha256": model.graph.source_digest,
+                "data": model.data().name,
+                "data_sha256": model.data().digest,
+                "calibration_images": len(model.data().calibration),
+                "validation_images": len(model.data().validation),
+                **notes,
+            }
+            for model, (_, notes) in zip(models, costs, strict=True)
+        },
+    }
+    return CostTable(models=tuple(cost for cost, _ in costs), provenance=provenance, refit=refit)
+
+
+@dataclass(slots=True)
+class _Build:
+    """A network with one choice wherever it applies."""
+
+    choices: Mapping[str, str]
+    program: Program
+    networks: list[float]
+    layers: list[Mapping[str, float]]
+
+
+def _measure_one(
+    model: Model,
+    choices: Mapping[str, Sequence[str]],
+    device: Device,
+    journal: Journal,
+    *,
+    refit: bool,
+    rounds: int,
+    seed: int,
+    tell: Progress,
+) -> tuple[ModelCosts, dict[str, Any]]:
+    """Measure one network; give its costs and what is worth noting beside them."""
+    from planner.calibration import Calibration
+
+    data = model.data()
+    calibration = Calibration(model.graph, data.inputs("calibration"))
+    losses = _losses(model, choices, calibration, journal, refit=refit, tell=tell)
+    builds = _builds(model, choices, calibration, device, tell)
+    slack = _slack(model, choices, calibration, device, builds, seed, tell)
+    for done in range(rounds):
+        for build in builds.values():
+            build.networks.append(build.program.sample())
+            build.layers.append(build.program.sample_layers())
+        tell(f"{model.name}: timing {len(builds)} builds", done + 1, rounds)
+    return _costs(model, choices, builds, losses, slack)
+
+
+def _losses(
+    model: Model,
+    choices: Mapping[str, Sequence[str]],
+    calibration: Calibration,
+    journal: Journal,
+    *,
+    refit: bool,
+    tell: Progress,
+) -> dict[tuple[str, str], LossCost]:
+    """Measure the loss of every choice alone, those that a journal has left aside."""
+    from planner import rewrite
+    from planner.accuracy import Evaluator, LossCost
+
+    data = model.data()
+    evaluator = Evaluator(model.graph, data.inputs("validation"), data.validation.labels)
+    pairs = [(layer, choice) for layer, offered in choices.items() for choice in offered if choice != EXACT]
+    about = {
+        "what": "loss",
+        "model": model.graph.source_digest,
+        "data": data.digest,
+        "refit": refit,
+        "blinkplan": version("blinkplan"),
+    }
+    found: dict[tuple[str, str], LossCost] = {}
+    for layer, choice in pairs:
+        known = journal.get({**about, "layer": layer, "choice": choice})
+        if known is not None:
+            found[layer, choice] = LossCost(**known)
+    if found:
+        logger.info("%s: %d of %d losses are in the journal", model.name, len(found), len(pairs))
+    missing = [pair for pair in pairs if pair not in found]
+    for done, (layer, choice) in enumerate(missing):
+        tell(f"{model.name}: losses", len(pairs) - len(missing) + done, len(pairs))
+        rewritten = rewrite.apply(model.graph, {layer: choice}, calibration, refit=refit)
+        cost = evaluator.cost(rewritten.model, parameter_bytes=rewritten.parameter_bytes[layer])
+        found[layer, choice] = cost
+        journal.put({**about, "layer": layer, "choice": choice}, dataclasses.asdict(cost))
+    return found
+
+
+def _builds(
+    model: Model,
+    choices: Mapping[str, Sequence[str]],
+    calibration: Calibration,
+    device: Device,
+    tell: Progress,
+) -> dict[str, _Build]:
+    """Build the network once for each choice, that choice wherever it applies."""
+    names = dict.fromkeys(choice for offered in choices.values() for choice in offered)
+    builds = {}
+    for done, name in enumerate(names):
+        tell(f"{model.name}: building", done, len(names))
+        chosen = {layer: name if name in offered else EXACT for layer, offered in choices.items()}
+        entry = _entry(model, chosen, calibration)
+        builds[name] = _Build(chosen, device.program(entry), [], [])
+    return builds
+
+
+def _entry(model: Model, chosen: Mapping[str, str], calibration: Calibration) -> Entry:
+    """Rewrite the network for its time and bytes, which do not depend on the values of weights."""
+    from planner import rewrite
+
+    rewritten = rewrite.apply(model.graph, chosen, calibration, refit=False)
+    return Entry(name=model.name, model=rewritten.model, nodes=rewritten.nodes)
+
+
+def _slack(
+    model: Model,
+    choices: Mapping[str, Sequence[str]],
+    calibration: Calibration,
+    device: Device,
+    builds: Mapping[str, _Build],
+    seed: int,
+    tell: Progress,
+) -> int:
+    """Find by how many bytes an arena exceeds its live set at worst, over the builds and random plans."""
+    random = np.random.default_rng(seed)
+    worst = max(build.program.footprint.slack for build in builds.values())
+    for done in range(MIXES if len(builds) > 1 else 0):
+        tell(f"{model.name}: planning memory", done, MIXES)
+        chosen = {layer: str(random.choice(list(offered))) for layer, offered in choices.items()}
+        worst = max(worst, device.planned_slack(_entry(model, chosen, calibration)))
+    return worst
+
+
+def _costs(
+    model: Model,
+    choices: Mapping[str, Sequence[str]],
+    builds: Mapping[str, _Build],
+    losses: Mapping[tuple[str, str], LossCost],
+    slack: int,
+) -> tuple[ModelCosts, dict[str, Any]]:
+    """Put samples together into costs."""
+    from costmodels.latency import fit, spread
+
+    medians = {
+        name: {layer: float(np.median([s[layer] for s in build.layers])) for layer in choices}
+        for name, build in builds.items()
+    }
+    totals = {name: float(np.median(build.networks)) for name, build in builds.items()}
+    fitted = fit(
+        np.array([sum(medians[name].values()) for name in builds]),
+        np.array([float(sum(build.program.footprint.kernels.values())) for build in builds.values()]),
+        np.array(list(totals.values())),
+    )
+    layers = []
+    for graph_layer in model.graph.layers:
+        layer = graph_layer.name
+        costs = []
+        for name in choices[layer]:
+            build = builds[name]
+            footprint = build.program.footprint
+            nanoseconds = fitted.layer_ns(medians[name][layer], calls=footprint.kernels[layer])
+            loss = losses.get((layer, name))
+            costs.append(
+                ChoiceCost(
+                    name=name,
+                    latency_ns=int(np.ceil(nanoseconds)),
+                    weight_bytes=footprint.weight_bytes[layer],
+                    activation_bytes=footprint.live_bytes[layer] + slack,
+                    latency_std_ns=fitted.factor * spread(np.array([s[layer] for s in build.layers])),
+                    loss=max(0.0, loss.loss_raw) if loss else 0.0,
+                    loss_raw=loss.loss_raw if loss else 0.0,
+                    loss_std=loss.loss_std if loss else 0.0,
+                    top1_change=loss.top1_change if loss else 0.0,
+                    top1_change_std=loss.top1_change_std if loss else 0.0,
+                )
+            )
+        layers.append(LayerCosts(name=layer, op=graph_layer.op, choices=tuple(costs)))
+    exact = builds[EXACT]
+    cost = ModelCosts(
+        name=model.name,
+        layers=tuple(layers),
+        overhead_ns=int(np.ceil(fitted.overhead_ns)),
+        scale=fitted.reserve,
+        exact_latency_ns=int(np.ceil(totals[EXACT])),
+        reference_bytes=model.graph.parameter_bytes + exact.program.footprint.arena_bytes,
+    )
+    notes = {
+        "latency_model": {
+            "dispatch_ns": fitted.dispatch_ns,
+            "factor": fitted.factor,
+            "overhead_ns": fitted.overhead_ns,
+            "reserve": fitted.reserve,
+            "worst_error": fitted.worst_error,
+        },
+        "whole_networks_ns": {name: {"median": totals[name], "std": spread(np.array(b.networks))} for name, b in builds.items()},
+        "arena_slack_bytes": slack,
+    }
+    return cost, notes
