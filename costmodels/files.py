@@ -28,8 +28,8 @@ def write_aside(path: str | os.PathLike[str], text: str) -> None:
             stream.write(text)
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(aside, 0o666 & ~umask)
-        os.replace(aside, destination)
+        Path(aside).chmod(0o666 & ~umask)
+        Path(aside).replace(destination)
     except BaseException:
         Path(aside).unlink(missing_ok=True)
         raise

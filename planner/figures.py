@@ -15,6 +15,10 @@ from planner.errors import InputError
 
 __all__ = ["Choices", "Figures", "exact_loss", "figures", "quantile_ns", "z_of"]
 
+LOSS_PLACES = 12
+_COARSE = 1e12
+"""Losses from here on have no twelve places in a float."""
+
 Choices = Mapping[str, Mapping[str, str]]
 """What runs: for each model and each of its layers, the name of the choice."""
 
@@ -58,8 +62,14 @@ class Figures:
 
 
 def exact_loss(loss: float) -> Fraction:
-    """Read a loss as the shortest decimal that is written for it: 0.1 is a tenth."""
-    return Fraction(Decimal(repr(loss)))
+    """Read a loss as the decimal that is written for it, to twelve places: 0.1 is a tenth.
+
+    What is measured is uncertain in the third place; to twelve, sums are exact in the solvers' integers as well.
+
+    >>> exact_loss(0.1)
+    Fraction(1, 10)
+    """
+    return Fraction(round(Decimal(repr(loss)), LOSS_PLACES) if loss < _COARSE else Decimal(repr(loss)))
 
 
 def z_of(quantile: float) -> float:

@@ -265,6 +265,4 @@ def _unit(formulation: Formulation, row: int) -> str:
 
 def _up(value: float, digits: int = 9) -> str:
     """Write a number with few digits, rounded up: a bound that is copied from a message must be enough."""
-    return format(
-        Context(prec=digits, rounding=ROUND_CEILING).create_decimal_from_float(value).normalize(), "f"
-    )
+    return format(Context(prec=digits, rounding=ROUND_CEILING).create_decimal(repr(value)).normalize(), "f")

@@ -6,8 +6,11 @@ Q. Huangfu and J. Hall, Parallelizing the dual revised simplex method, Mathemati
 from __future__ import annotations
 
 import math
+import os
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -101,7 +104,8 @@ def _ask(problem: Problem, limits: Limits, seconds: float) -> _Answer:
         parameters.highs.int_options["threads"] = limits.workers
     for name in ("mip_feasibility_tolerance", "primal_feasibility_tolerance", "dual_feasibility_tolerance"):
         parameters.highs.double_options[name] = _TOLERANCE
-    result = mathopt.solve(model, mathopt.SolverType.HIGHS, params=parameters)
+    with _quiet():
+        result = mathopt.solve(model, mathopt.SolverType.HIGHS, params=parameters)
     if result.termination.reason == mathopt.TerminationReason.INFEASIBLE:
         return _Answer(proven_infeasible=True, chosen=None, bound=None)
     chosen = None
@@ -115,6 +119,21 @@ def _ask(problem: Problem, limits: Limits, seconds: float) -> _Answer:
     return _Answer(
         proven_infeasible=False, chosen=chosen, bound=_bound(problem, result.best_objective_bound(), scale)
     )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what HiGHS writes to the process's standard output, whatever its options say, out of ours."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _bound(problem: Problem, reported: float, scale: int) -> int | None:
