@@ -95,7 +95,7 @@ def residual() -> onnx.ModelProto:
 
 
 def branches() -> onnx.ModelProto:
-    """Two branches joined by a concatenation, unnamed nodes, a matrix product with its bias apart, and a softmax."""
+    """Two branches joined by a concatenation, unnamed nodes, a bias apart from its product, a softmax."""
     b = Builder((1, 1, 9, 9), seed=2)
     x = b.conv("image", "stem", (6, 1, 3, 3), auto_pad="SAME_UPPER", strides=[2, 2])
     x = b.add("Relu", [x], out="r")
@@ -146,7 +146,7 @@ def run(model: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float
 
 
 def images(model: onnx.ModelProto, count: int, seed: int = 7) -> NDArray[np.float32]:
-    """Return smooth random images of a model's input size, so that neighbouring rows have to do with each other."""
+    """Return smooth random images of a model's input size: neighbouring rows have to do with each other."""
     dims = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim][1:]
     x = np.random.default_rng(seed).normal(size=(count, *dims)).astype(np.float32)
     for axis in (2, 3):

@@ -257,7 +257,7 @@ def test_refuses_control_flow(tmp_path):
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
     )
     b = Builder((1, 1, 4, 4))
-    b.constant(np.array(True), "yes")
+    b.constant(np.ones((), bool), "yes")
     model = b.model(b.add("If", ["yes"], name="fork", then_branch=inner, else_branch=inner))
     with pytest.raises(InputError, match="node 'fork' is a If: control flow"):
         graph_of(model, tmp_path)
