@@ -1,4 +1,4 @@
-"""What a choice costs, and how the costs of a model hang together: nanoseconds, bytes and loss of accuracy."""
+"""What a choice costs, and how a model's costs hang together: nanoseconds, bytes and loss of accuracy."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from costmodels.errors import TableError
 __all__ = ["ChoiceCost", "Conversion", "EdgeCosts", "Format", "LayerCosts", "ModelCosts"]
 
 LARGEST = 2**53
-"""No time (104 days of nanoseconds) or size (8 PiB) in a table is larger; up to here floats count exactly as well."""
+"""No time (104 days of nanoseconds) or size (8 PiB) in a table is larger; so far floats count exactly too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """Describe a tensor between two layers: element type, memory layout, and which channels are left.
 
-    The layout ``any`` meets every layout without a conversion; the mask ``""`` means that no channel is removed.
+    The layout ``any`` meets every layout without a conversion; the mask ``""`` means that no channel is
+    removed.
 
     >>> Format(dtype="int8").meets(Format(dtype="int8", layout="NCHW16c"))
     True
@@ -216,7 +217,8 @@ class EdgeCosts:
 class ModelCosts:
     """Hold the costs of one model, in the order of its layers.
 
-    The latency of a plan is ``overhead_ns`` plus the sum of ``ceil(scale * latency_ns)`` over the chosen plus conversions.
+    The latency of a plan is ``overhead_ns`` plus the sum of ``ceil(scale * latency_ns)`` over the chosen plus
+    conversions.
 
     Attributes:
         name: Name of the model, without ``=`` and ``,``.
@@ -244,7 +246,7 @@ class ModelCosts:
     reference_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse names that cannot be written on a command line, duplicates, dangling edges and empty ties."""
+        """Refuse names no command line can hold, duplicates, dangling edges and empty ties."""
         _check_name("model", self.name)
         object.__setattr__(self, "layers", tuple(self.layers))
         object.__setattr__(self, "edges", tuple(self.edges))

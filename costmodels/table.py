@@ -15,7 +15,7 @@ from costmodels.errors import TableError
 from costmodels.files import write_aside
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas as pd
 
 __all__ = ["CostTable"]
 
@@ -28,7 +28,8 @@ class CostTable:
 
     Attributes:
         models: The models, each under its own name.
-        provenance: Where the figures come from (device, versions, threads, repeats, data hash …), as JSON values.
+        provenance: Where the figures come from (device, versions, threads, repeats, data hash …), as JSON
+            values.
         refit: Whether the losses were measured with the later layers refitted.
 
     >>> from costmodels import ChoiceCost, LayerCosts, ModelCosts
@@ -86,7 +87,7 @@ class CostTable:
             raise error.at(file=str(path)) from None
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the table: ``.json`` in full, ``.csv`` its projection to costs. Readers never see half a file.
+        """Write the table: ``.json`` in full, ``.csv`` its projection to costs; never half a file.
 
         Args:
             path: The file; its ending says what it is.
@@ -106,7 +107,7 @@ class CostTable:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the canonical JSON, in hexadecimal: equal for equal tables, whatever file they came from."""
+        """The SHA-256 of the canonical JSON, in hexadecimal: equal for equal tables, whatever their files."""
         from costmodels import table_json
 
         canonical = json.dumps(
@@ -122,9 +123,9 @@ class CostTable:
         existing = ", ".join(model.name for model in self.models)
         raise TableError(f"no such model in the table; there are: {existing}").at(model=name)
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> pd.DataFrame:
         """Return one row a choice, with the columns of the CSV form; what is not known is None or NaN."""
-        import pandas
+        import pandas as pd
 
         from costmodels import table_csv
 
@@ -134,7 +135,7 @@ class CostTable:
             for layer in model.layers
             for choice in layer.choices
         ]
-        return pandas.DataFrame(rows, columns=list(table_csv.COLUMNS))
+        return pd.DataFrame(rows, columns=list(table_csv.COLUMNS))
 
     def __str__(self) -> str:
         """Show each model with one line a layer: the range of its choices' latencies, sizes and losses."""

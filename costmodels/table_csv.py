@@ -77,8 +77,10 @@ def parse(text: str) -> CostTable:
 def dump(table: CostTable) -> str:
     """Write the costs of a table as CSV text.
 
-    What a model costs besides its layers becomes a layer of one choice, its scale is multiplied into the latencies;
-    edges, formats and provenance have no place in CSV and are left out, with a warning where that changes the costs.
+    What a model costs besides its layers becomes a layer of one choice, its scale is multiplied into the
+    latencies;
+    edges, formats and provenance have no place in CSV and are left out, with a warning where that changes the
+    costs.
 
     Args:
         table: The table.

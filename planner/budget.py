@@ -29,7 +29,8 @@ class Budget:
         latency_ms: Milliseconds, one number for each model alike, or a map from model to number.
         memory_mib: MiB of weights and activations of all models together.
         loss: Increase of the mean cross-entropy of all models together.
-        arena: Whether the models run one after the other and share their activations' memory, or each has its own.
+        arena: Whether the models run one after the other and share their activations' memory, or each has its
+            own.
         latency_quantile: Which quantile of the latency must keep its bound; 0.5 is the median.
 
     >>> budget = Budget(latency_ms={"quick": 2.0}, memory_mib="0.5")
@@ -56,7 +57,7 @@ class Budget:
         if self.arena not in ("shared", "separate"):
             raise InputError(f"arena is {self.arena!r}; expected 'shared' or 'separate'")
         quantile: Any = self.latency_quantile
-        if isinstance(quantile, bool) or not isinstance(quantile, int | float) or not 0.5 <= quantile < 1:  # noqa: PLR2004
+        if isinstance(quantile, bool) or not isinstance(quantile, int | float) or not 0.5 <= quantile < 1:
             raise InputError(
                 f"latency_quantile is {quantile!r}; expected a number from 0.5 up to, not including, 1"
             )
@@ -146,11 +147,8 @@ def _positive(what: str, number: Any) -> Decimal | None:
         return None
     try:
         if isinstance(number, bool):
-            raise InvalidOperation  # noqa: TRY301 - True is no number of milliseconds
-        if isinstance(number, str | int | Decimal):
-            value = Decimal(number)
-        else:
-            value = Decimal(repr(float(number)))
+            raise InvalidOperation
+        value = Decimal(number) if isinstance(number, str | int | Decimal) else Decimal(repr(float(number)))
     except (InvalidOperation, TypeError, ValueError):
         raise InputError(f"{what} is {number!r}; expected a positive number") from None
     if not value.is_finite() or value <= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from planner.registry import discover, get
 __all__ = ["BAD_INPUT", "BROKEN", "INTERNAL", "KEPT", "LIMIT", "NO_PLAN", "main"]
 
 KEPT, BROKEN, BAD_INPUT, NO_PLAN, LIMIT, INTERNAL = 0, 1, 2, 3, 4, 70
-"""Exit status: promises kept, one broken, bad input, no plan exists, the limit came first, a fault of ours."""
+"""Exit status: promises kept, one broken, bad input, no plan, the limit came first, a fault of ours."""
 _INTERRUPTED = 130
 
 
@@ -35,12 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         status: int = arguments.run(arguments)
+        sys.stdout.flush()
     except (InputError, TableError) as error:
         return _fail(BAD_INPUT, f"error: {error}")
     except InfeasibleError as error:
         return _fail(NO_PLAN, f"no plan: {error}")
     except LimitError as error:
         return _fail(LIMIT, f"limit: {error}")
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return KEPT
     except KeyboardInterrupt:
         return _fail(_INTERRUPTED, "interrupted")
     except Exception:  # noqa: BLE001 - the outermost place: whatever is left is a fault of ours, and is shown whole
@@ -51,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="blinkplan",
-        description="Plan which approximation every layer of a network takes, within bounds on latency and memory.",
+        description="Plan which approximation each layer takes, within bounds on latency and memory.",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="say more on the way")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from costmodels import ChoiceCost, CostTable, LayerCosts, ModelCosts, write_asid
 from planner.budget import Budget
 from planner.errors import InfeasibleError, InputError, LimitError
 from planner.figures import figures
-from planner.plan import check
+from planner.plan import Plan, check
 from planner.planning import find_solver, plan
 
 if TYPE_CHECKING:
@@ -116,18 +117,25 @@ def compare_solvers(
     names = tuple(all_solvers.available() if solvers is None else solvers)
     for name in names:
         find_solver(name)
-    runs = []
-    for instance, (table, budget) in instances.items():
-        for name in names:
-            runs.append(_run(name, instance, table, budget, time_limit_s, seed, workers))  # noqa: PERF401
+
+    def answer(name: str, table: CostTable, budget: Budget) -> Plan:
+        limits: dict[str, Any] = {"time_limit_s": time_limit_s, "seed": seed, "workers": workers}
+        return plan(table, budget, name, **limits, explains=False)
+
+    runs = [
+        _run(name, instance, table, partial(answer, name, table, budget))
+        for instance, (table, budget) in instances.items()
+        for name in names
+    ]
     return Comparison(runs=tuple(runs))
 
 
 def generate(seed: int, models: int = 1, layers: int = 50, choices: int = 8) -> CostTable:
     """Make up a table whose costs hang together as measured ones do.
 
-    The sizes of layers are log-normal, so is how much the loss feels them; a choice that is faster or smaller than
-    another tends to lose more; part of every layer is bound by memory traffic, which fewer operations do not shorten.
+    The sizes of layers are log-normal, so is how much the loss feels them; a choice that is faster or
+    smaller than another tends to lose more; part of every layer is bound by memory traffic, which fewer
+    operations do not shorten.
 
     Args:
         seed: Seed; the same seed gives the same table.
@@ -152,7 +160,13 @@ def generate(seed: int, models: int = 1, layers: int = 50, choices: int = 8) -> 
     size = np.concatenate([[1.0], np.exp(-2.2 * strength * rng.uniform(0.3, 1.3, choices - 1))])
     severity = np.concatenate([[0.0], 0.02 + 2.0 * strength**2])
     names = ("exact", *(f"made@{left:.3f}-{index}" for index, left in enumerate(work[1:], start=1)))
-    made = [_made_model(f"model{m}", rng, layers, names, work, size, severity) for m in range(models)]
+    catalogue = tuple(zip(names, work.tolist(), size.tolist(), severity.tolist(), strict=True))
+    made = [
+        ModelCosts(
+            name=f"model{m}", layers=tuple(_made_layer(f"layer{i}", rng, catalogue) for i in range(layers))
+        )
+        for m in range(models)
+    ]
     origin = {"source": "generated", "seed": seed, "models": models, "layers": layers, "choices": choices}
     return CostTable(models=tuple(made), provenance=origin)
 
@@ -180,40 +194,27 @@ def relative_budget(table: CostTable, latency: float = 0.6, memory: float = 0.5)
     return Budget(latency_ms=latencies, memory_mib=exact.memory_bytes * memory / 2**20)
 
 
-def _made_model(
-    name: str,
-    rng: np.random.Generator,
-    layers: int,
-    names: Sequence[str],
-    work: Any,
-    size: Any,
-    severity: Any,
-) -> ModelCosts:
-    count = len(names)
+def _made_layer(
+    name: str, rng: np.random.Generator, catalogue: Sequence[tuple[str, float, float, float]]
+) -> LayerCosts:
+    """Make up one layer: its own size and sensitivity, times what each choice of the catalogue leaves."""
+    operations_ns, weight_bytes, activation_bytes, feels = np.exp(
+        rng.normal([11.0, 11.5, 11.0, -6.0], [1.0, 1.3, 0.8, 1.5])
+    ).tolist()
+    traffic = float(rng.uniform(0.0, 0.5))
     made = []
-    for index in range(layers):
-        operations_ns = float(np.exp(rng.normal(11.0, 1.0)))
-        weight_bytes = float(np.exp(rng.normal(11.5, 1.3)))
-        activation_bytes = float(np.exp(rng.normal(11.0, 0.8)))
-        feels = float(np.exp(rng.normal(-6.0, 1.5)))
-        traffic = float(rng.uniform(0.0, 0.5))
-        latency = (
-            operations_ns * (traffic + (1 - traffic) * work) * np.exp(rng.normal(0.0, 0.08, count)) + 1500
-        )
-        weights = weight_bytes * size * (1 + 0.02 * rng.random(count))
-        loss = feels * severity * np.exp(rng.normal(0.0, 0.5, count))
-        options = tuple(
+    for choice, work, size, severity in catalogue:
+        slower, larger, worse = np.exp(rng.normal(0.0, [0.08, 0.02, 0.5])).tolist()
+        made.append(
             ChoiceCost(
                 name=choice,
-                latency_ns=round(latency[k]),
-                weight_bytes=round(weights[k]),
-                loss=round(float(loss[k]), 9),
+                latency_ns=round(operations_ns * (traffic + (1 - traffic) * work) * slower) + 1500,
+                weight_bytes=round(weight_bytes * size * larger),
+                loss=round(feels * severity * worse, 9),
                 activation_bytes=round(activation_bytes),
             )
-            for k, choice in enumerate(names)
         )
-        made.append(LayerCosts(name=f"layer{index}", choices=options))
-    return ModelCosts(name=name, layers=tuple(made))
+    return LayerCosts(name=name, choices=tuple(made))
 
 
 def _instances(
@@ -235,15 +236,7 @@ def _instances(
     return {name: (table, budget) for (name, table), budget in zip(named.items(), budgets, strict=True)}
 
 
-def _run(
-    name: str,
-    instance: str,
-    table: CostTable,
-    budget: Budget,
-    time_limit_s: float,
-    seed: int,
-    workers: int | None,
-) -> Run:
+def _run(name: str, instance: str, table: CostTable, answer: Callable[[], Plan]) -> Run:
     begin = time.perf_counter()
 
     def without(status: str, error: Exception) -> Run:
@@ -251,9 +244,7 @@ def _run(
         return Run(solver=name, instance=instance, status=status, seconds=seconds, note=str(error))
 
     try:
-        found = plan(
-            table, budget, name, time_limit_s=time_limit_s, seed=seed, workers=workers, explains=False
-        )
+        found = answer()
     except InfeasibleError as error:
         return without("infeasible", error)
     except LimitError as error:

@@ -1,4 +1,4 @@
-"""The ways in which planning can end without a plan, one exception for each exit status of the command line."""
+"""The ways to end without a plan, one exception for each exit status of the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["InfeasibleError", "InputError", "LimitError"]
 
 
 class InputError(ValueError):
-    """Say that something handed in is wrong: what was got, what was expected, and what exists (exit status 2)."""
+    """Say that something handed in is wrong: what was got, expected, and what exists (exit status 2)."""
 
 
 class InfeasibleError(Exception):
@@ -28,4 +28,4 @@ class InfeasibleError(Exception):
 
 
 class LimitError(Exception):
-    """Say that the solver's time ended before it found any plan; there may or may not be one (exit status 4)."""
+    """Say that the solver's time ended before it found any plan; there may be one (exit status 4)."""

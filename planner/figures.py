@@ -64,7 +64,8 @@ class Figures:
 def exact_loss(loss: float) -> Fraction:
     """Read a loss as the decimal that is written for it, to twelve places: 0.1 is a tenth.
 
-    What is measured is uncertain in the third place; to twelve, sums are exact in the solvers' integers as well.
+    What is measured is uncertain in the third place; to twelve, sums are exact in the solvers' integers as
+    well.
 
     >>> exact_loss(0.1)
     Fraction(1, 10)
@@ -85,7 +86,7 @@ def quantile_ns(mean_ns: int, variance: Fraction, quantile: float) -> int:
         variance: Sum of the variances, ns²; layers are taken as independent.
         quantile: From 0.5 up to 1.
     """
-    if quantile <= 0.5 or variance == 0:  # noqa: PLR2004
+    if quantile <= 0.5 or variance == 0:
         return mean_ns
     square = Fraction(z_of(quantile)) ** 2 * variance
     root = math.isqrt(math.ceil(square))

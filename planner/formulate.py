@@ -1,4 +1,4 @@
-"""From a cost table and a budget to the problem a solver is handed; the formulas in the order of docs/formulation.md."""
+"""From a cost table and a budget to a problem; the formulas in the order of docs/formulation.md."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ def formulate(
         table: What choices cost.
         budget: What may be spent.
         objective: What is minimised; latency is that of all models together.
-        side: How to round: ``safe`` for a plan that keeps its bounds, ``optimistic`` for a bound that no plan beats.
-        sigma_ns: For each model, the standard deviation around which the quantile of its latency is linearised.
+        side: How to round: ``safe`` for a plan that keeps its bounds, ``optimistic`` for a bound that no plan
+            beats.
+        sigma_ns: For each model, the standard deviation around which the quantile of its latency is
+            linearised.
 
     Returns:
         The problem and what it means.
@@ -99,7 +101,7 @@ class _Columns:
         self.pairs: list[_Meeting] = []
 
     def add_edges(self, model: ModelCosts) -> None:
-        """Add what it costs that two layers meet; within one group, and with one format, that is a cost of options."""
+        """Add what it costs that two layers meet; within one group, that is a cost of its options."""
         layers = {layer.name: layer for layer in model.layers}
         position = [entry.name for entry in self.table.models].index(model.name)
         for edge in model.edges:
@@ -196,7 +198,7 @@ class _Columns:
         return scale
 
     def _loss_error(self, scale: Fraction) -> Fraction:
-        """Bound what rounding up adds: in each group and meeting at most the largest rounding of one option."""
+        """Bound what rounding up adds: in each group and meeting, the largest rounding of one option."""
         if self.side == "optimistic":
             return Fraction(0)
         error = [math.ceil(loss * scale) - loss * scale for loss in self.loss]
@@ -215,14 +217,14 @@ class _Columns:
     def _latency_row(self, index: int, budget: Budget, sigma_ns: Mapping[str, float]) -> Row:
         """Sum up one model's latency; above the median with mean + z sigma in a linear form.
 
-        For every s > 0, z sqrt(V) <= z V / (2 s) + z s / 2 (the tangent of the root), which is safe. Optimistically,
-        the variance is no less than every group's least.
+        For every s > 0, z sqrt(V) <= z V / (2 s) + z s / 2 (the tangent of the root), which is safe.
+        Optimistically, the variance is no less than every group's least.
         """
         model = self.table.models[index]
         mine = self.model == index
         times = [time if own else 0 for time, own in zip(self.time, mine.tolist(), strict=True)]
         constant = model.overhead_ns
-        z = Fraction(z_of(budget.latency_quantile)) if budget.latency_quantile > 0.5 else Fraction(0)  # noqa: PLR2004
+        z = Fraction(z_of(budget.latency_quantile)) if budget.latency_quantile > 0.5 else Fraction(0)
         if z and self.side == "safe" and sigma_ns.get(model.name, 0.0) > 0:
             s = Fraction(sigma_ns[model.name])
             times = [

@@ -15,7 +15,7 @@ __all__ = ["LOSS", "Formulation", "Group", "Objective", "Side"]
 
 Objective = Literal["loss", "latency", "memory"]
 Side = Literal["safe", "optimistic"]
-"""Which way what is not whole is rounded: ``safe`` can only promise too much cost, ``optimistic`` too little."""
+"""How what is not whole is rounded: ``safe`` can only count too much cost, ``optimistic`` too little."""
 
 LOSS = 0
 """Index of the row of losses; the rows of latencies follow, then that of memory."""

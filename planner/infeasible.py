@@ -1,4 +1,4 @@
-"""Say why there is no plan: which bounds conflict, and what is the least by which they would have to give way."""
+"""Say why there is no plan: which bounds conflict, and the least by which they would have to give way."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Relaxation:
         unit: ``ms``, ``MiB`` or nothing.
         bound: What is allowed.
         alone: The least there is if nothing else were bound; None where the time ended first.
-        given_others: The least there is if all other bounds are kept; None where there is none, or the time ended.
+        given_others: The least there is if all other bounds are kept; None where there is none, or the time
+            ended.
         settled: Whether ``given_others`` is known: with None, that loosening this bound alone does not help.
 
     >>> print(Relaxation(name="memory", unit="MiB", bound=0.5, alone=0.25, given_others=0.75, settled=True))
@@ -124,8 +125,9 @@ def explain(
 ) -> Explanation:
     """Find out why a problem that is proven infeasible is so.
 
-    The conflict is found by leaving out one bound after another and keeping it left out while there is still no plan
-    (deletion filter: J. Chinneck and E. Dravnieks, Locating minimal infeasible constraint sets, ORSA J. Computing 3, 1991).
+    The conflict is found by leaving out one bound after another and keeping it left out while there is still
+    no plan (deletion filter: J. Chinneck and E. Dravnieks, Locating minimal infeasible constraint sets,
+    ORSA J. Computing 3, 1991).
 
     Args:
         formulation: The infeasible problem and what it means.
@@ -221,7 +223,7 @@ class _Questions:
         return self.answer(kept[0] if kept else LOSS, kept).status
 
     def uniform(self, bound_rows: list[int], achieved: dict[int, Solution]) -> float | None:
-        """Return the least factor, to the resolution, by which all capacities together must grow: by halving."""
+        """Return the least factor by which all capacities together must grow, by halving."""
         factors = [self._factor(solution.choices, bound_rows) for solution in achieved.values()]
         high = min((factor for factor in factors if factor is not None), default=None)
         low, trial = Fraction(1), Fraction(2)

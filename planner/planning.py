@@ -45,8 +45,8 @@ def plan(
         table: What choices cost.
         budget: What may be spent.
         solver: Name of the solver.
-        objective: What is minimised: ``loss``, ``latency`` (of all models together) or ``memory``. Among plans of equal
-            latency or memory, the one of least loss that is found.
+        objective: What is minimised: ``loss``, ``latency`` (of all models together) or ``memory``. Among
+            plans of equal latency or memory, the one of least loss that is found.
         time_limit_s: Wall-clock seconds for solving; where there is no plan, up to 10 s more for the reason.
         seed: Seed of the solver.
         workers: Threads; None takes those the machine has.
@@ -94,7 +94,7 @@ def find_solver(name: str) -> Solver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """Choices, and the bound on the objective in the user's unit; proven where the solver proved the problem's best."""
+    """Choices, the bound on the objective in the user's unit, and whether that is proven the best."""
 
     choices: Choices
     bound: Fraction | None
@@ -118,7 +118,7 @@ class _Search:
     def is_robust(self) -> bool:
         """Whether a quantile above the median is to be kept, and the table has spreads."""
         spread = any(c.latency_std_ns for m in self.table.models for la in m.layers for c in la.choices)
-        return self.budget.latency_quantile > 0.5 and spread  # noqa: PLR2004
+        return self.budget.latency_quantile > 0.5 and spread
 
     def formulate(self, **more: object) -> Formulation:
         """Formulate what is sought."""
@@ -141,8 +141,8 @@ class _Search:
         solution = self.solve(formulation, hint)
         bound, proven = self._bound(formulation, solution)
         if rounded:
-            # Rounding up loses plans that just keep the bound on the loss: what is proven, and that there is no plan,
-            # is asked of the problem whose losses are rounded down.
+            # Rounding up loses plans that just keep the bound on the loss: what is proven, and that
+            # there is no plan, is asked of the problem whose losses are rounded down.
             twin = self.formulate(side="optimistic")
             relaxed = self.solve(twin, hint)
             bound, _ = self._bound(twin, relaxed)
@@ -164,7 +164,7 @@ class _Search:
         return value - twin.meaning(row, relaxed.bound) <= (safe.loss_error if row == LOSS else 0)
 
     def robust(self, hint: Choices | None) -> _Found:
-        """Keep a quantile: linearise the root of the variance where the last plan has it, until nothing improves."""
+        """Keep a quantile: linearise the root of the variance where the last plan is, while that helps."""
         twin = self.formulate(side="optimistic")
         relaxed = self.solve(twin, hint)
         if relaxed.status is Status.INFEASIBLE:
@@ -250,7 +250,7 @@ class _Search:
             raise InfeasibleError(str(explanation), explanation)
         if not self.solver.capabilities.exact:
             raise LimitError(
-                f"{self.solver.name} found no plan and cannot tell whether there is one; an exact solver can: "
+                f"{self.solver.name} found no plan and cannot tell whether there is one; exact solvers can: "
                 + ", ".join(name for name in solvers.available() if solvers.get(name).capabilities.exact)
             )
         raise LimitError(

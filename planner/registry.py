@@ -20,8 +20,8 @@ def discover(package: str) -> tuple[str, ...]:
         package: Dotted name of the package, such as ``"planner.approximations"``.
 
     Returns:
-        The names of its modules in alphabetical order; those that begin with an underscore are private and left out,
-        and so is ``base``, where a package keeps what its modules share.
+        The names of its modules in alphabetical order; those that begin with an underscore are private and
+        left out, and so is ``base``, where a package keeps what its modules share.
 
     Raises:
         InputError: The package does not exist.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
-from costmodels import CostTable
+from costmodels import CostTable, write_aside
 from planner.budget import Budget, Number
 from planner.errors import InfeasibleError, InputError, LimitError
 from planner.plan import Plan
@@ -58,10 +59,39 @@ class Frontier:
         return tuple(point.plan for point in self.points if point.plan is not None)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a point: what is allowed, what is planned, the proof, or the reason why there is no plan."""
+        """Return one row a point: what is allowed, what is planned, the proof, or why there is no plan."""
         import pandas as pd
 
         return pd.DataFrame([_line(point) for point in self.points])
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write one line a point as CSV; readers never see half a file.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
+        try:
+            write_aside(path, self.to_frame().to_csv(index=False))
+        except OSError as error:
+            raise InputError(f"{path}: the points cannot be written: {error.strerror or error}") from None
+
+    def draw(self, path: str | os.PathLike[str]) -> None:
+        """Draw the frontier into an image file, without a screen.
+
+        Args:
+            path: The file; its ending says which kind of image it is.
+
+        Raises:
+            InputError: The file cannot be written, or no such kind of image is known.
+        """
+        from matplotlib.figure import Figure
+
+        figure = Figure(layout="constrained")
+        self.plot(figure.subplots())
+        try:
+            figure.savefig(path)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: the picture cannot be written: {error}") from None
 
     def plot(self, axes: Axes | None = None) -> Axes:
         """Draw the loss over what is allowed, one line for each bound on the other; crosses have no plan.
@@ -133,8 +163,9 @@ class Price:
         """Write it as one line."""
         less = "no plan" if self.loss_less is None else f"loss {self.loss_less:.6g}"
         return (
-            f"{self.bound}: {self.step:g} {self.unit} more gives loss {self.loss_more:.6g} instead of {self.loss:.6g} "
-            f"({self.saves_per_unit:.4g} less for each {self.unit}, near this budget); as much less gives {less}"
+            f"{self.bound}: {self.step:g} {self.unit} more gives loss {self.loss_more:.6g} instead of "
+            f"{self.loss:.6g} ({self.saves_per_unit:.4g} less for each {self.unit}, near this budget); "
+            f"as much less gives {less}"
         )
 
 
@@ -244,7 +275,7 @@ def price(
     seed: int = 0,
     workers: int | None = None,
 ) -> tuple[Price, ...]:
-    """Find out what the next millisecond of each model and the next MiB buy, by planning again with a step more and less.
+    """Find out what the next millisecond of each model and the next MiB buy, by planning a step around.
 
     Args:
         table: What choices cost.
@@ -256,7 +287,8 @@ def price(
         workers: Threads.
 
     Returns:
-        One price for each bound on a latency or on the memory. They hold near this budget only: plans change in steps.
+        One price for each bound on a latency or on the memory. They hold near this budget only: plans change
+        in steps.
 
     Raises:
         InfeasibleError: There is no plan within the budget itself.
@@ -299,12 +331,9 @@ def diff(first: Plan, second: Plan) -> Difference:
         What changes from the first to the second.
     """
     old, new = first.choices, second.choices
-    changed = []
-    for model in dict.fromkeys([*old, *new]):
-        was, is_ = old.get(model, {}), new.get(model, {})
-        for layer in dict.fromkeys([*was, *is_]):
-            if was.get(layer) != is_.get(layer):
-                changed.append((model, layer, was.get(layer), is_.get(layer)))
+    places = dict.fromkeys((layer.model, layer.layer) for layer in (*first.layers, *second.layers))
+    pairs = ((m, la, old.get(m, {}).get(la), new.get(m, {}).get(la)) for m, la in places)
+    changed = [pair for pair in pairs if pair[2] != pair[3]]
     return Difference(
         changed=tuple(changed),
         loss=second.loss - first.loss,

@@ -1,4 +1,4 @@
-"""Combinatorial optimisation on integers: groups of options, capacities, peaks and pairs. Knows no networks."""
+"""Combinatorial optimisation on integers: groups of options, capacities, peaks, pairs; no networks."""
 
 from solvers.check import WrongAnswerError
 from solvers.problem import Pair, Peak, Problem, Row

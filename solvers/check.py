@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from solvers.problem import Problem
@@ -84,7 +85,8 @@ def verify(problem: Problem, solution: Solution) -> None:
         solution: Its answer.
 
     Raises:
-        WrongAnswerError: A capacity is broken, the objective is not that of the choice, or the bound cannot hold.
+        WrongAnswerError: A capacity is broken, the objective is not that of the choice, or the bound cannot
+            hold.
     """
     who = solution.solver or "the solver"
     if solution.choices is None:
@@ -125,7 +127,7 @@ def _cheapest(problem: Problem, options: list[int], costs: list[int]) -> list[in
     start = problem.start.tolist()
     return [
         min(of_option.get(option, 0) for option in range(first, beyond))
-        for first, beyond in zip(start[:-1], start[1:], strict=True)
+        for first, beyond in itertools.pairwise(start)
     ]
 
 

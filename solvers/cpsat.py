@@ -5,13 +5,14 @@ L. Perron and F. Didier, CP-SAT, Google OR-Tools 9.15.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from solvers.check import broken, values
-from solvers.problem import Problem
+from solvers.problem import Peak, Problem
 from solvers.solution import Solution, Status
 from solvers.solver import Capabilities, Limits
 
@@ -36,8 +37,8 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
     Args:
         problem: The problem.
         limits: How long it may take, its seed and its threads.
-        hint: A choice to start from; it is completed with every auxiliary variable, and left out where it breaks
-            a capacity, because incomplete hints cost more than they bring.
+        hint: A choice to start from; it is completed with every auxiliary variable, and left out where it
+            breaks a capacity, because incomplete hints cost more than they bring.
 
     Returns:
         The answer; the bound is the solver's own, in the problem's integers.
@@ -66,7 +67,7 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
     start = problem.start.tolist()
     chosen = tuple(
         next(option - first for option in range(first, beyond) if solver.boolean_value(built.option[option]))
-        for first, beyond in zip(start[:-1], start[1:], strict=True)
+        for first, beyond in itertools.pairwise(start)
     )
     objective = values(problem, chosen)[problem.objective]
     bound = None if bound is None else min(bound, objective)
@@ -80,18 +81,9 @@ def _build(problem: Problem) -> _Model:
     model = cp_model.CpModel()
     option = [model.new_bool_var("") for _ in range(problem.options)]
     start = problem.start.tolist()
-    for first, beyond in zip(start[:-1], start[1:], strict=True):
+    for first, beyond in itertools.pairwise(start):
         model.add_exactly_one(option[first:beyond])
-    peak = []
-    for terms_of in problem.peaks:
-        of_option = dict(zip(terms_of.options.tolist(), terms_of.costs.tolist(), strict=True))
-        highest = model.new_int_var(0, max(of_option.values(), default=0), "")
-        for first, beyond in zip(start[:-1], start[1:], strict=True):
-            terms = [index for index in range(first, beyond) if of_option.get(index, 0) > 0]
-            if terms:
-                weights = [of_option[index] for index in terms]
-                model.add(highest >= cp_model.LinearExpr.weighted_sum([option[i] for i in terms], weights))
-        peak.append(highest)
+    peak = [_add_peak(problem, model, option, terms_of) for terms_of in problem.peaks]
     meeting = [_add_pair(problem, model, option, index) for index in range(len(problem.pairs))]
     for index, row in enumerate(problem.rows):
         if row.capacity is None and index != problem.objective:
@@ -99,16 +91,29 @@ def _build(problem: Problem) -> _Model:
         variables = [option[i] for i in row.options.tolist()] + [peak[i] for i in row.peaks]
         weights = row.costs.tolist() + [1] * len(row.peaks)
         for pair, met in zip(problem.pairs, meeting, strict=True):
-            for row_index, costs in pair.costs:
-                if row_index == index:
-                    variables += met.values()
-                    weights += [int(costs[formats]) for formats in met]
+            for costs in (matrix for row_index, matrix in pair.costs if row_index == index):
+                variables += met.values()
+                weights += [int(costs[formats]) for formats in met]
         total = cp_model.LinearExpr.weighted_sum(variables, weights)
         if row.capacity is not None:
             model.add(total <= max(-1, min(row.capacity - row.constant, 2**62)))
         if index == problem.objective:
             model.minimize(total + row.constant)
     return _Model(model=model, option=option, peak=peak, meeting=meeting)
+
+
+def _add_peak(problem: Problem, model: Any, option: list[Any], peak: Peak) -> Any:
+    """Add a variable that is no less than what any group's choice costs."""
+    from ortools.sat.python import cp_model
+
+    of_option = dict(zip(peak.options.tolist(), peak.costs.tolist(), strict=True))
+    highest = model.new_int_var(0, max(of_option.values(), default=0), "")
+    for first, beyond in itertools.pairwise(problem.start.tolist()):
+        terms = [index for index in range(first, beyond) if of_option.get(index, 0) > 0]
+        if terms:
+            weights = [of_option[index] for index in terms]
+            model.add(highest >= cp_model.LinearExpr.weighted_sum([option[i] for i in terms], weights))
+    return highest
 
 
 def _add_pair(problem: Problem, model: Any, option: list[Any], index: int) -> dict[tuple[int, int], Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from solvers.check import floor
-from solvers.problem import Integers, Problem
+from solvers.problem import LARGEST, Integers, Peak, Problem, Row
 from solvers.solution import Solution, Status
 from solvers.solver import Capabilities, Limits, RefusedError
 
@@ -21,7 +21,7 @@ MOST_COMBINATIONS = 50_000_000
 _CHUNK = 1 << 16
 
 
-def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -> Solution:  # noqa: ARG001
+def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -> Solution:
     """Evaluate all combinations, in blocks, and keep the best; the first of equals.
 
     Args:
@@ -66,32 +66,12 @@ def _evaluate(
     problem: Problem, choices: Sequence[npt.NDArray[np.intp]]
 ) -> tuple[Integers, npt.NDArray[np.bool_]]:
     """Compute the objective of each combination, and whether it keeps every capacity."""
-    count = len(choices[0])
-
-    def of_group(costs: Integers, group: int) -> Integers:
-        part: Integers = costs[problem.start[group] : problem.start[group + 1]][choices[group]]
-        return part
-
-    def dense(options: Integers, costs: Integers) -> Integers:
-        array = np.zeros(problem.options, np.int64)
-        array[options] = costs
-        return array
-
-    peaks = []
-    for peak in problem.peaks:
-        costs, highest = dense(peak.options, peak.costs), np.zeros(count, np.int64)
-        for group in range(problem.groups):
-            np.maximum(highest, of_group(costs, group), out=highest)
-        peaks.append(highest)
+    highest = [np.max(_of_groups(problem, choices, peak), axis=0) for peak in problem.peaks]
     totals = []
     for row in problem.rows:
-        costs, total = dense(row.options, row.costs), np.full(count, row.constant, np.int64)
-        for group in range(problem.groups):
-            total += of_group(costs, group)
-        for index in row.peaks:
-            total += peaks[index]
-        totals.append(total)
-    keeps = np.ones(count, np.bool_)
+        total = row.constant + np.sum(_of_groups(problem, choices, row), axis=0)
+        totals.append(total + sum(highest[index] for index in row.peaks))
+    keeps = np.ones(len(choices[0]), np.bool_)
     for pair in problem.pairs:
         source = pair.source_format[choices[pair.source]]
         target = pair.target_format[choices[pair.target]]
@@ -99,6 +79,16 @@ def _evaluate(
         for row_index, matrix in pair.costs:
             totals[row_index] += matrix[source, target]
     for row, total in zip(problem.rows, totals, strict=True):
-        if row.capacity is not None:
-            keeps &= total <= row.capacity if row.capacity < 2**63 else True
+        if row.capacity is not None and row.capacity < LARGEST:
+            keeps &= total <= row.capacity
     return totals[problem.objective], keeps
+
+
+def _of_groups(
+    problem: Problem, choices: Sequence[npt.NDArray[np.intp]], terms: Row | Peak
+) -> list[Integers]:
+    """Return what each combination costs in each group, ``(groups, combinations)``."""
+    costs = np.zeros(problem.options, np.int64)
+    costs[terms.options] = terms.costs
+    starts = problem.start[:-1].tolist()
+    return [costs[first + chosen] for first, chosen in zip(starts, choices, strict=True)]

@@ -1,9 +1,10 @@
-"""Move by move by the best ratio: fast, always checked, never better than the exact solvers, proves little."""
+"""Move by move by the best ratio: fast, always checked, never better than exact solvers, proves little."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,8 @@ Floats = npt.NDArray[np.float64]
 def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -> Solution:
     """Repair the cheapest choice by the least objective for each unit of excess, then improve what is left.
 
-    The excess is the sum over rows of what lies above the capacity, as a share of the capacity. Three starts are
+    The excess is the sum over rows of what lies above the capacity, as a share of the capacity. Three starts
+    are
     tried: the hint, each group at its cheapest, and each group at what presses least on the capacities.
 
     Args:
@@ -63,17 +65,14 @@ def _starts(problem: Problem, walk: _Walk, hint: Sequence[int] | None) -> list[I
         for peak in problem.rows[index].peaks:
             pressure += walk.peak[peak] / walk.unit[index]
     cost = walk.linear[problem.objective].astype(np.float64)
-    for key in (cost, pressure):
-        starts.append(
-            np.array(
-                [a + np.argmin(key[a:b]) for a, b in zip(first, problem.start[1:], strict=True)], np.int64
-            )
-        )
-    return starts
+    spans = [slice(int(a), int(b)) for a, b in pairwise(problem.start)]
+    return starts + [
+        np.array([span.start + np.argmin(key[span]) for span in spans], np.int64) for key in (cost, pressure)
+    ]
 
 
 class _Walk:
-    """The state of a walk from choice to choice: what every row costs, and what every single move would change."""
+    """A walk from choice to choice: what every row costs, and what every single move would change."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -95,7 +94,7 @@ class _Walk:
         self.meeting = [self._matrices(index) for index in range(len(problem.pairs))]
 
     def _matrices(self, index: int) -> Integers:
-        """Return what the formats of a pair cost in every row and in forbidden meetings, ``(rows + 1, F, G)``."""
+        """Return what formats cost in every row and in forbidden meetings, ``(rows + 1, F, G)``."""
         pair = self.problem.pairs[index]
         found = np.zeros((len(self.problem.rows) + _FORBIDDEN, *pair.allowed.shape), np.int64)
         for row, costs in pair.costs:
@@ -145,7 +144,7 @@ class _Walk:
         dearer = after[self.problem.objective] - value[self.problem.objective]
         if excess > 0:
             gain = excess - excess_after
-            helps = np.flatnonzero(gain > 1e-12)  # noqa: PLR2004 - below that, rounding
+            helps = np.flatnonzero(gain > 1e-12)
             if not len(helps):
                 return None
             return int(
@@ -181,7 +180,7 @@ class _Walk:
         return value, forbidden, value[:, None] + change, forbidden_after
 
     def _excess(self, value: Floats, forbidden: Integers) -> Floats:
-        """Sum what lies above the capacities, as shares of them; a forbidden meeting counts as much as all else."""
+        """Sum what lies above the capacities, as shares of them; a forbidden meeting counts most."""
         above = np.maximum(0.0, value - self.capacity[:, None]) / self.unit[:, None]
         total: Floats = above.sum(axis=0) + forbidden * 1e3
         return total

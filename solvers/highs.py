@@ -1,10 +1,12 @@
-"""HiGHS through OR-Tools MathOpt: branch and cut in floating point, its bound given with the error it may carry.
+"""HiGHS through OR-Tools MathOpt: branch and cut in floating point, its bound less the error it may carry.
 
-Q. Huangfu and J. Hall, Parallelizing the dual revised simplex method, Mathematical Programming Computation 10 (2018).
+Q. Huangfu and J. Hall, Parallelizing the dual revised simplex method, Mathematical Programming Computation 10
+(2018).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import sys
@@ -16,7 +18,7 @@ from datetime import timedelta
 from typing import Any
 
 from solvers.check import broken, values
-from solvers.problem import Problem
+from solvers.problem import Peak, Problem
 from solvers.solution import Solution, Status
 from solvers.solver import Capabilities, Limits, RefusedError
 
@@ -38,13 +40,15 @@ class _Answer:
     bound: int | None
 
 
-def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -> Solution:  # noqa: ARG001
+def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -> Solution:
     """Solve with HiGHS, with both its gaps set to zero and its tolerances as tight as it allows.
 
-    Rows are scaled by powers of two, which is exact, so that an absolute tolerance stays far below one unit. What the
-    tolerances can hide is subtracted from the bound before it is rounded up to an integer: the bound holds, and an
-    answer is called optimal only where it meets it. An answer that breaks a capacity once it is rounded is solved
-    again with that capacity lowered by the excess; the bound stays that of the problem as it was.
+    Rows are scaled by powers of two, which is exact, so that an absolute tolerance stays far below one unit.
+    What the
+    tolerances can hide is subtracted from the bound before it is rounded up to an integer: the bound holds,
+    and an
+    answer is called optimal only where it meets it. An answer that breaks a capacity once it is rounded is
+    solved again with that capacity lowered by the excess; the bound stays that of the problem as it was.
 
     Args:
         problem: The problem.
@@ -114,7 +118,7 @@ def _ask(problem: Problem, limits: Limits, seconds: float) -> _Answer:
         start = problem.start.tolist()
         chosen = tuple(
             max(range(first, beyond), key=level.__getitem__) - first
-            for first, beyond in zip(start[:-1], start[1:], strict=True)
+            for first, beyond in itertools.pairwise(start)
         )
     return _Answer(
         proven_infeasible=False, chosen=chosen, bound=_bound(problem, result.best_objective_bound(), scale)
@@ -137,7 +141,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _bound(problem: Problem, reported: float, scale: int) -> int | None:
-    """Turn HiGHS's bound into one that holds: less what its tolerances can hide, then up to the next integer."""
+    """Turn HiGHS's bound into one that holds: less what tolerances can hide, then up to an integer."""
     if not math.isfinite(reported):
         return None
     columns = problem.options + sum(pair.allowed.size for pair in problem.pairs) + len(problem.peaks)
@@ -157,21 +161,9 @@ def _build(problem: Problem) -> tuple[Any, list[Any], int]:
 
     model = mathopt.Model()
     option = [model.add_binary_variable() for _ in range(problem.options)]
-    start = problem.start.tolist()
-    groups = [range(first, beyond) for first, beyond in zip(start[:-1], start[1:], strict=True)]
-    for group in groups:
-        model.add_linear_constraint(mathopt.fast_sum(option[index] for index in group) == 1.0)
-    peak = []
-    for costs in problem.peaks:
-        # The variable holds the peak divided by its own scale.
-        of_option = dict(zip(costs.options.tolist(), costs.costs.tolist(), strict=True))
-        scale = _scale(of_option.values())
-        highest = model.add_variable(lb=0.0, ub=max(of_option.values(), default=0) / scale)
-        for group in groups:
-            terms = [(of_option[index] / scale) * option[index] for index in group if of_option.get(index, 0)]
-            if terms:
-                model.add_linear_constraint(mathopt.fast_sum(terms) <= highest)
-        peak.append((highest, scale))
+    for first, beyond in itertools.pairwise(problem.start.tolist()):
+        model.add_linear_constraint(mathopt.fast_sum(option[first:beyond]) == 1.0)
+    peak = [_add_peak(problem, model, option, costs) for costs in problem.peaks]
     meeting = [_add_pair(problem, model, option, index) for index in range(len(problem.pairs))]
     objective_scale = 1
     for index, row in enumerate(problem.rows):
@@ -193,6 +185,20 @@ def _build(problem: Problem) -> tuple[Any, list[Any], int]:
             objective_scale = scale
             model.minimize(total)
     return model, option, objective_scale
+
+
+def _add_peak(problem: Problem, model: Any, option: list[Any], peak: Peak) -> tuple[Any, int]:
+    """Add a variable no less than what any group's choice costs, divided by the scale that is returned."""
+    from ortools.math_opt.python import mathopt
+
+    of_option = dict(zip(peak.options.tolist(), peak.costs.tolist(), strict=True))
+    scale = _scale(of_option.values())
+    highest = model.add_variable(lb=0.0, ub=max(of_option.values(), default=0) / scale)
+    for first, beyond in itertools.pairwise(problem.start.tolist()):
+        terms = [(of_option[i] / scale) * option[i] for i in range(first, beyond) if of_option.get(i, 0)]
+        if terms:
+            model.add_linear_constraint(mathopt.fast_sum(terms) <= highest)
+    return highest, scale
 
 
 def _add_pair(problem: Problem, model: Any, option: list[Any], index: int) -> dict[tuple[int, int], Any]:

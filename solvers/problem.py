@@ -1,4 +1,4 @@
-"""The problem every solver is handed: pick one option of every group, cheaply, within capacities. All integers."""
+"""The problem every solver is handed: pick one option of every group, cheaply, within capacities."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pair:
-    """What it costs that two groups meet, by the *formats* of their options rather than by the options themselves.
+    """What it costs that two groups meet, by the *formats* of their options rather than by the options.
 
     Attributes:
         source: The group that writes.
@@ -142,7 +142,7 @@ class Pair:
         object.__setattr__(self, "target_format", _integers(f"{name}.target_format", self.target_format))
         allowed = np.array(self.allowed, dtype=np.bool_)
         shape = (int(self.source_format.max(initial=-1)) + 1, int(self.target_format.max(initial=-1)) + 1)
-        if allowed.ndim != 2 or allowed.shape[0] < shape[0] or allowed.shape[1] < shape[1]:  # noqa: PLR2004
+        if allowed.ndim != 2 or allowed.shape[0] < shape[0] or allowed.shape[1] < shape[1]:
             raise ValueError(f"{name}: allowed has shape {allowed.shape}; expected at least {shape}")
         allowed.flags.writeable = False
         object.__setattr__(self, "allowed", allowed)
@@ -193,7 +193,7 @@ class Problem:
         object.__setattr__(self, "start", _integers("start", self.start))
         for name in ("rows", "peaks", "pairs"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if len(self.start) < 2 or self.start[0] != 0 or bool((np.diff(self.start) <= 0).any()):  # noqa: PLR2004
+        if len(self.start) < 2 or self.start[0] != 0 or bool((np.diff(self.start) <= 0).any()):
             raise ValueError(f"start is {self.start}; expected strictly ascending from 0, at least one group")
         if not 0 <= self.objective < len(self.rows):
             raise ValueError(f"the objective is row {self.objective} of {len(self.rows)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -103,4 +105,4 @@ def small_table(**more) -> CostTable:
 
 def chain_edges(names: list[str]) -> tuple[EdgeCosts, ...]:
     """Connect layers in a row."""
-    return tuple(EdgeCosts(source=u, target=v) for u, v in zip(names[:-1], names[1:], strict=True))
+    return tuple(EdgeCosts(source=u, target=v) for u, v in itertools.pairwise(names))

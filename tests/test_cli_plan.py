@@ -11,6 +11,7 @@ from problems import small_table
 
 from planner.cli import main
 from planner.compare import generate, relative_budget
+from planner.errors import InputError
 from planner.registry import discover, get
 
 
@@ -142,6 +143,19 @@ def test_every_command_is_one_file_with_register_and_run() -> None:
         assert callable(module.run)
 
 
+def test_an_unknown_module_lists_those_that_exist() -> None:
+    with pytest.raises(InputError, match=r"unknown command 'magic'; there are: .*plan"):
+        get("planner.commands", "magic")
+    with pytest.raises(InputError, match="no package"):
+        discover("planner.nothing")
+
+
+def test_a_reader_that_leaves_early_is_no_fault(table: Path) -> None:
+    command = f"{sys.executable} -m planner.cli plan {table} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, cwd=Path(__file__).parent.parent)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_foreign_table_of_200_layers_is_proven_optimal_in_five_seconds(tmp_path: Path) -> None:
     table = generate(1, models=1, layers=200, choices=12)
     table.write(tmp_path / "big.csv")
@@ -167,7 +181,7 @@ def test_a_foreign_table_of_200_layers_is_proven_optimal_in_five_seconds(tmp_pat
 def test_the_commands_load_nothing_heavy() -> None:
     code = (
         "import sys\nfrom planner.cli import _parser\n_parser()\n"
-        "heavy = {'tvm', 'ortools', 'onnxruntime', 'onnx', 'matplotlib', 'pandas', 'pydantic', 'scipy', 'rich'}\n"
+        "heavy = set('tvm ortools onnxruntime onnx matplotlib pandas pydantic scipy rich'.split())\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)

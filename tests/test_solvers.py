@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from problems import small_problems
 
 import solvers
-from solvers import Problem, Status
-from solvers.check import broken, floor, values
+from solvers import Pair, Peak, Problem, Row, Solution, Status
+from solvers.check import WrongAnswerError, broken, floor, values, verify
 
 EXACT = [name for name in solvers.available() if solvers.get(name).capabilities.exact]
 HEURISTIC = [name for name in solvers.available() if not solvers.get(name).capabilities.exact]
@@ -109,7 +110,7 @@ def test_a_forbidden_meeting_is_never_chosen(name: str) -> None:
 
 def test_an_answer_within_no_time_is_never_called_optimal_without_proof() -> None:
     sizes, n = 10, 300
-    rng = __import__("numpy").random.default_rng(0)
+    rng = np.random.default_rng(0)
     rows = (
         Row(name="loss", options=range(n * sizes), costs=rng.integers(1, 10**9, n * sizes)),
         Row(name="a", options=range(n * sizes), costs=rng.integers(1, 10**6, n * sizes), capacity=10**8),

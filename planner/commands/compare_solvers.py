@@ -61,7 +61,7 @@ def _numbers(text: str) -> tuple[int, int, int, int]:
     from planner.errors import InputError
 
     parts = text.split(",")
-    if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):  # noqa: PLR2004 - as its name says
+    if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
         raise InputError(f"--generate is {text!r}; expected SEED,MODELS,LAYERS,CHOICES such as 0,1,50,8")
     seed, models, layers, choices = (int(part) for part in parts)
     return seed, models, layers, choices

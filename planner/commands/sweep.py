@@ -34,7 +34,7 @@ def register(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan each combination, show the points, and write them; the status is 3 where no point has a plan."""
-    from costmodels import CostTable, write_aside
+    from costmodels import CostTable
     from planner.whatif import sweep
 
     check_writable(arguments.output)
@@ -50,12 +50,11 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         workers=arguments.workers,
     )
-    frame = frontier.to_frame()
     if arguments.output is not None:
-        write_aside(arguments.output, frame.to_csv(index=False))
+        frontier.write(arguments.output)
     if arguments.plot is not None:
-        frontier.plot().figure.savefig(arguments.plot)
-    say(frame.drop(columns="reason").to_string(index=False, na_rep="-"))
+        frontier.draw(arguments.plot)
+    say(frontier.to_frame().drop(columns="reason").to_string(index=False, na_rep="-"))
     for reason in dict.fromkeys(point.reason for point in frontier.points if point.reason):
         say(reason)
     return (
