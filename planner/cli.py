@@ -18,6 +18,12 @@ __all__ = ["BAD_INPUT", "BROKEN", "INTERNAL", "KEPT", "LIMIT", "NO_PLAN", "main"
 KEPT, BROKEN, BAD_INPUT, NO_PLAN, LIMIT, INTERNAL = 0, 1, 2, 3, 4, 70
 """Exit status: promises kept, one broken, bad input, no plan, the limit came first, a fault of ours."""
 _INTERRUPTED = 130
+_STATUS: dict[type[Exception], tuple[int, str]] = {
+    InputError: (BAD_INPUT, "error"),
+    TableError: (BAD_INPUT, "error"),
+    InfeasibleError: (NO_PLAN, "no plan"),
+    LimitError: (LIMIT, "limit"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,12 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
-    except (InputError, TableError) as error:
-        return _fail(BAD_INPUT, f"error: {error}")
-    except InfeasibleError as error:
-        return _fail(NO_PLAN, f"no plan: {error}")
-    except LimitError as error:
-        return _fail(LIMIT, f"limit: {error}")
+    except (InputError, TableError, InfeasibleError, LimitError) as error:
+        status, word = next(said for kind, said in _STATUS.items() if isinstance(error, kind))
+        return _fail(status, f"{word}: {error}")
     except BrokenPipeError:
         # Whoever read our output has seen enough; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
