@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from solvers.solver import Capabilities, Limits
 __all__ = ["CAPABILITIES", "solve"]
 
 CAPABILITIES = Capabilities(exact=True, hints=True, needs=("ortools",))
+_WHOLE_PORTFOLIO = 8
+"""From this number of threads on, CP-SAT's own choice of strategies has one that relies on the relaxation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,14 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
     parameters = solver.parameters
     parameters.max_time_in_seconds = limits.time_s
     parameters.random_seed = limits.seed
-    parameters.num_workers = limits.workers or 0
+    workers = limits.workers or _threads()
+    parameters.num_workers = workers
+    if workers == 1:
+        parameters.linearization_level = 2
+    elif workers < _WHOLE_PORTFOLIO:
+        # The relaxation is what proves these problems. With few threads CP-SAT's own choice leaves out those
+        # strategies that make the most of it: 200 layers of 12 choices then take up to 20 s instead of 0.4 s.
+        parameters.subsolvers.extend(["max_lp", "reduced_costs"])
     parameters.relative_gap_limit = 0.0
     parameters.absolute_gap_limit = 0.0
     status = solver.solve(built.model)
@@ -73,6 +83,11 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
     bound = None if bound is None else min(bound, objective)
     proven = Status.OPTIMAL if bound == objective else Status.FEASIBLE
     return Solution(status=proven, choices=chosen, objective=objective, bound=bound)
+
+
+def _threads() -> int:
+    """Return the number of threads this process may use at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _build(problem: Problem) -> _Model:
