@@ -64,7 +64,6 @@ def build(
     out: str | os.PathLike[str],
     target: Mapping[str, Any] | None = None,
     threads: int = 1,
-    exact_latency_ns: Mapping[str, int] | None = None,
 ) -> Build:
     """Build what a plan says.
 
@@ -74,7 +73,6 @@ def build(
         out: Folder of the build; an earlier build there is replaced.
         target: TVM target; this machine's processor if None.
         threads: Threads that kernels may spread over.
-        exact_latency_ns: Latency of the exact builds as the table has it, to tell drift from a broken promise.
 
     Returns:
         The build.
@@ -103,8 +101,6 @@ def build(
                     exact=_save(folder, f"onnx/{_file_name(name)}.exact.onnx", graph.model),
                     nodes=dict(new.nodes),
                     exact_nodes={layer.name: layer.nodes for layer in graph.layers},
-                    planned=plan,
-                    exact_latency_ns=(exact_latency_ns or {}).get(name),
                 )
             )
         chosen = dict(target) if target is not None else compiler.host_target(threads)
@@ -180,8 +176,6 @@ class _Source:
     exact: tuple[str, str]
     nodes: Mapping[str, tuple[str, ...]]
     exact_nodes: Mapping[str, tuple[str, ...]]
-    planned: Plan
-    exact_latency_ns: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +231,12 @@ def _matched(plan: Plan, models: Sequence[Model]) -> dict[str, Model]:
         odd = sorted(set(layers) ^ set(choices))
         if odd:
             raise InputError(f"model {name!r} and the plan differ in their layers: {', '.join(odd[:5])}")
+        digest = given[name].graph.source_digest
+        if plan.sources.get(name, digest) != digest:
+            raise InputError(
+                f"model {name!r} is not the network that was measured: its file has SHA-256 {digest[:12]}…, "
+                f"expected {plan.sources[name][:12]}…"
+            )
         if not name.isidentifier():
             raise InputError(f"model {name!r}: a name of a TVM function is letters, digits and underscores")
     return {name: given[name] for name in plan.choices}
@@ -293,7 +293,7 @@ def _make(
                 latency_bound_ns=plan.budget.latency_ns(source.name),
                 latency_ns=plan.latency_ns[source.name],
                 loss=sum(layer.loss for layer in planned),
-                exact_latency_ns=source.exact_latency_ns,
+                exact_latency_ns=plan.exact_latency_ns.get(source.name),
                 **built.facts[source.name],
             )
         )

@@ -172,7 +172,10 @@ def generate(seed: int, models: int = 1, layers: int = 50, choices: int = 8) -> 
 
 
 def relative_budget(table: CostTable, latency: float = 0.6, memory: float = 0.5) -> Budget:
-    """Allow shares of what the first choice of every layer costs, which is ``exact`` where there is one.
+    """Allow shares of what the exact build takes.
+
+    Where the table does not say that, as foreign ones do not, it is what the first choice of every layer costs, which is
+    ``exact`` where there is one.
 
     Args:
         table: The costs.
@@ -190,8 +193,13 @@ def relative_budget(table: CostTable, latency: float = 0.6, memory: float = 0.5)
         for m in table.models
     }
     exact = figures(table, chosen, Budget())
-    latencies = {model: f"{ns * latency / 1e6:.6f}" for model, ns in exact.latency_ns.items()}
-    return Budget(latency_ms=latencies, memory_mib=exact.memory_bytes * memory / 2**20)
+    whole = exact.latency_ns | {
+        m.name: m.exact_latency_ns for m in table.models if m.exact_latency_ns is not None
+    }
+    known = [m.reference_bytes for m in table.models if m.reference_bytes is not None]
+    size = sum(known) if len(known) == len(table.models) else exact.memory_bytes
+    latencies = {model: f"{ns * latency / 1e6:.6f}" for model, ns in whole.items()}
+    return Budget(latency_ms=latencies, memory_mib=size * memory / 2**20)
 
 
 def _made_layer(

@@ -65,6 +65,8 @@ def _emit(
     with warnings.catch_warnings():
         # The importer warns of every initialiser that is not an input too, which is how ONNX has them since IR 4.
         warnings.filterwarnings("ignore", message=".*in initializer but not in graph input")
+        # Names of inputs are looked up by position here, never by name.
+        warnings.filterwarnings("ignore", message="Renaming name")
         imported = prepare()(
             from_onnx(network.extract(segment, open_constants=integers), keep_params_in_input=False)
         )

@@ -74,6 +74,8 @@ class Plan:
         seconds: Wall-clock seconds that planning took.
         versions: Versions of what it was made with.
         refit: Whether later layers are to be refitted, as in the table.
+        exact_latency_ns: Latency of the exact build of each model that the table knows it of, nanoseconds.
+        sources: SHA-256 of the network's file for each model that the table knows it of.
 
     >>> from costmodels import ChoiceCost, LayerCosts, ModelCosts
     >>> from planner.planning import plan
@@ -100,6 +102,8 @@ class Plan:
     seconds: float = field(default=0.0, compare=False)
     versions: dict[str, str] = field(default_factory=dict, compare=False, hash=False)
     refit: bool = False
+    exact_latency_ns: dict[str, int] = field(default_factory=dict, hash=False)
+    sources: dict[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Refuse a plan that contradicts itself."""
@@ -175,6 +179,8 @@ class Plan:
             "seconds": self.seconds,
             "versions": self.versions,
             "refit": self.refit,
+            "exact_latency_ns": self.exact_latency_ns,
+            "sources": self.sources,
             "layers": [{name: getattr(layer, name) for name in _LAYER_KEYS} for layer in self.layers],
         }
 
@@ -270,7 +276,7 @@ def check(plan: Plan, table: CostTable) -> tuple[str, ...]:
 
 _PLAN_KEYS = (
     *("loss", "bound", "gap", "status", "objective", "latency_ns", "weight_bytes", "arena_bytes"),
-    *("table_digest", "solver", "seconds", "versions", "refit"),
+    *("table_digest", "solver", "seconds", "versions", "refit", "exact_latency_ns", "sources"),
 )
 _LAYER_KEYS = ("model", "layer", "choice", "latency_ns", "weight_bytes", "activation_bytes", "loss")
 

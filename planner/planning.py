@@ -300,6 +300,10 @@ def _plan(search: _Search, found: _Found, seconds: float) -> Plan:
         seconds=seconds,
         versions=_versions(),
         refit=table.refit,
+        exact_latency_ns={
+            m.name: m.exact_latency_ns for m in table.models if m.exact_latency_ns is not None
+        },
+        sources=_sources(table),
     )
 
 
@@ -311,3 +315,12 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def _sources(table: CostTable) -> dict[str, str]:
+    """Find in a table's provenance which file each model was read from; foreign tables do not say."""
+    noted = table.provenance.get("models")
+    if not isinstance(noted, Mapping):
+        return {}
+    found = {name: about.get("source_sha256") for name, about in noted.items() if isinstance(about, Mapping)}
+    return {name: digest for name, digest in found.items() if isinstance(digest, str)}
