@@ -144,7 +144,7 @@ class Artefact:
         """Run once and copy the operands of every kernel call."""
         calls: list[tuple[str, Sequence[Any]]] = []
 
-        def watch(function: Any, symbol: str, before: bool, result: Any, *operands: Any) -> None:  # noqa: FBT001
+        def watch(function: Any, symbol: str, before: bool, result: Any, *operands: Any) -> None:
             if before and not symbol.startswith("vm.builtin."):
                 calls.append((symbol, [self.tensor(o.numpy()) for o in operands]))
 
@@ -162,9 +162,10 @@ class Artefact:
     def weights_sha256(self, network: str, inputs: NDArray[np.float32]) -> str:
         """Hash a network's constants in the order in which its kernels read them, each once."""
         constants = {a for step in self.trace(network, inputs).steps for a, _ in step.constants}
-        digest, seen = hashlib.sha256(), set()
+        digest = hashlib.sha256()
+        seen: set[int] = set()
 
-        def watch(function: Any, symbol: str, before: bool, result: Any, *operands: Any) -> None:  # noqa: FBT001
+        def watch(function: Any, symbol: str, before: bool, result: Any, *operands: Any) -> None:
             if not before or symbol.startswith("vm.builtin."):
                 return
             for operand in operands:
@@ -184,7 +185,7 @@ class Artefact:
         made: dict[int, _Tensor] = {}
         history: list[_Tensor] = []
 
-        def watch(function: Any, symbol: str, before: bool, result: Any, *operands: Any) -> None:  # noqa: FBT001
+        def watch(function: Any, symbol: str, before: bool, result: Any, *operands: Any) -> None:
             if symbol == "vm.builtin.alloc_storage" and before:
                 storages.append(int(operands[1][0]))
             elif symbol == "vm.builtin.alloc_tensor" and not before:

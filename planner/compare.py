@@ -174,8 +174,8 @@ def generate(seed: int, models: int = 1, layers: int = 50, choices: int = 8) -> 
 def relative_budget(table: CostTable, latency: float = 0.6, memory: float = 0.5) -> Budget:
     """Allow shares of what the exact build takes.
 
-    Where the table does not say that, as foreign ones do not, it is what the first choice of every layer costs, which is
-    ``exact`` where there is one.
+    Where the table does not say that, as foreign ones do not, it is what the first choice of every layer costs, which
+    is ``exact`` where there is one.
 
     Args:
         table: The costs.

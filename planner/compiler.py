@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import platform
 import shutil
 import subprocess
@@ -160,22 +159,29 @@ def _storages(module: Any) -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class _Lowered:
-    """A module on its way to code: fused kernels, the same scheduled, and the same with storages planned."""
+    """A module on its way to code: fused kernels by name, the module of them scheduled, then with storages planned."""
 
-    fused: Any
+    fused: Mapping[str, Any]
     scheduled: Any
     planned: Any
 
 
 def _lower(entries: Sequence[Entry], target: Any) -> _Lowered:
+    from tvm import relax
     from tvm.s_tir import dlight
 
     from planner import schedules
     from planner.lowering import lower
 
     with target:
-        fused = schedules.fuse()(lower(entries))
-        scheduled = dlight.ApplyDefaultSchedule(*schedules.rules(target))(fused)
+        module = schedules.fuse()(lower(entries))
+        # Taken out first: scheduling changes the module in place.
+        fused = {
+            var.name_hint: function
+            for var, function in module.functions_items()
+            if not isinstance(function, relax.Function)
+        }
+        scheduled = dlight.ApplyDefaultSchedule(*schedules.rules(target))(module)
         return _Lowered(fused, scheduled, _plan()(scheduled))
 
 
@@ -187,17 +193,12 @@ def compile_networks(entries: Sequence[Entry], target: Mapping[str, Any]) -> Com
         target: A TVM target as a mapping, for example from :func:`host_target`.
     """
     import tvm
-    from tvm import relax
 
     from planner import schedules
 
     chosen = tvm.target.Target(dict(target))
     lowered = _lower(entries, chosen)
-    described = {
-        var.name_hint: schedules.describe(function, chosen)
-        for var, function in lowered.fused.functions_items()
-        if not isinstance(function, relax.Function)
-    }
+    described = {name: schedules.describe(function, chosen) for name, function in lowered.fused.items()}
     with chosen:
         executable = tvm.compile(lowered.planned, target=chosen, relax_pipeline=_finalise())
     return Compiled(
@@ -218,7 +219,7 @@ def export(compiled: Compiled, path: Path) -> None:
     command = linker()
     try:
         compiled.executable.export_library(str(aside), fcompile=_linking(command))
-        os.replace(aside, path)
+        aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
 

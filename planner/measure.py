@@ -9,7 +9,7 @@ the table (see :mod:`costmodels.latency`).
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -100,7 +100,7 @@ def measure(
         "python": platform.python_version(),
         "numpy": version("numpy"),
         "onnxruntime": version("onnxruntime"),
-        "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "measured": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "rounds": rounds,
         "seed": seed,
         "models": {
@@ -301,7 +301,9 @@ def _costs(
             "reserve": fitted.reserve,
             "worst_error": fitted.worst_error,
         },
-        "whole_networks_ns": {name: {"median": totals[name], "std": spread(np.array(b.networks))} for name, b in builds.items()},
+        "whole_networks_ns": {
+            name: {"median": totals[name], "std": spread(np.array(build.networks))} for name, build in builds.items()
+        },
         "arena_slack_bytes": slack,
     }
     return cost, notes

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["page", "picture", "surroundings"]
 
 _POINTS = 8
-_MEMORY_SHARES = (1.0, 0.75, 0.5)
+_MEMORY_SHARES = (1.0, 0.2, 0.05)
+"""Of the way from the least memory of any plan to that of the exact builds."""
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
@@ -58,7 +59,9 @@ def surroundings(table: CostTable, plan: Plan) -> Frontier:
             }
         )
     reference = sum(m.reference_bytes or 0 for m in table.models)
-    memories = [reference * share / 2**20 for share in _MEMORY_SHARES] if reference else None
+    least = make_plan(table, Budget(arena=plan.budget.arena), objective="memory").memory_bytes
+    reference = max(reference, least)
+    memories = [(least + (reference - least) * share) / 2**20 for share in _MEMORY_SHARES]
     return sweep(table, Budget(arena=plan.budget.arena), latency_ms=bounds, memory_mib=memories)
 
 

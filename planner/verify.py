@@ -158,7 +158,10 @@ class Report:
         ]
         widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
         lines = [
-            "  ".join(c.ljust(w) if i in (0, 4) else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+            "  ".join(
+                cell.ljust(width) if place in (0, len(head) - 1) else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
             for row in (head, *rows)
         ]
         for n in self.networks:

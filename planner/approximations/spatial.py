@@ -92,7 +92,8 @@ def factorise(linear: Linear, moments: Moments, rank: int) -> tuple[Float64, Flo
     row = (root[:, None] * right[:rank]).reshape(rank, outputs, width).transpose(1, 0, 2)
 
     def joined(column: Float64, row: Float64) -> Float64:
-        return np.einsum("orx,riy->oiyx", row, column, optimize=True).reshape(outputs, -1)
+        found: Float64 = np.einsum("orx,riy->oiyx", row, column, optimize=True)
+        return found.reshape(outputs, -1)
 
     for _ in range(_ROUNDS):
         row = _best_row(column, flat, covariance, width)
@@ -109,7 +110,8 @@ def _best_row(column: Float64, flat: Float64, covariance: Float64, width: int) -
     seen = basis @ covariance
     gram = seen @ basis.T
     gram += 1e-9 * np.trace(gram) / len(gram) * np.eye(len(gram))
-    return np.linalg.solve(gram, seen @ flat.T).T.reshape(len(flat), rank, width)
+    solved: Float64 = np.linalg.solve(gram, seen @ flat.T)
+    return solved.T.reshape(len(flat), rank, width)
 
 
 def _better_column(column: Float64, row: Float64, flat: Float64, covariance: Float64) -> Float64:
@@ -119,10 +121,12 @@ def _better_column(column: Float64, row: Float64, flat: Float64, covariance: Flo
 
     def adjoint(error: Float64) -> Float64:
         seen = (error @ covariance).reshape(outputs, inputs, height, width)
-        return np.einsum("orx,oiyx->riy", row, seen, optimize=True)
+        found: Float64 = np.einsum("orx,oiyx->riy", row, seen, optimize=True)
+        return found
 
     def forward(direction: Float64) -> Float64:
-        return np.einsum("orx,riy->oiyx", row, direction, optimize=True).reshape(outputs, -1)
+        found: Float64 = np.einsum("orx,riy->oiyx", row, direction, optimize=True)
+        return found.reshape(outputs, -1)
 
     residual = adjoint(flat - forward(column))
     direction, square = residual, float(np.sum(residual**2))

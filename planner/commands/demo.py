@@ -18,8 +18,12 @@ def register(subparsers: Any) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser("demo", help="measure, plan, build and verify a shipped network")
     parser.add_argument("--model", default="quick", help="shipped network: quick, resnet8 or vggs")
-    parser.add_argument("--latency", type=float, default=LATENCY_SHARE, metavar="SHARE", help="of the exact build (default: 0.6)")
-    parser.add_argument("--memory", type=float, default=MEMORY_SHARE, metavar="SHARE", help="of the exact build (default: 0.5)")
+    parser.add_argument(
+        "--latency", type=float, default=LATENCY_SHARE, metavar="SHARE", help="of the exact build (default: 0.6)"
+    )
+    parser.add_argument(
+        "--memory", type=float, default=MEMORY_SHARE, metavar="SHARE", help="of the exact build (default: 0.5)"
+    )
     parser.add_argument("-o", "--output", default="demo", metavar="FOLDER", help="where results go (default: demo)")
     parser.set_defaults(run=run)
 

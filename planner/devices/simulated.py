@@ -85,7 +85,7 @@ def _macs(network: Network, node: Any) -> float:
     produced = float(np.prod(network.shape(node.output[0])[1:]))
     if node.op_type == "Conv" and len(node.input) > 1:
         shape = network.shape(node.output[0])
-        kernel = [d for d in _weight_shape(network, node.input[1])[1:]]
+        kernel = _weight_shape(network, node.input[1])[1:]
         return float(np.prod(shape[1:]) * np.prod(kernel))
     if node.op_type in {"Gemm", "MatMul"} and weights:
         return float(max(np.prod(w.dims) for w in weights))

@@ -33,7 +33,7 @@ def to_plain(data: te.Tensor, *, size: FeatureMap) -> te.Tensor:
     """Gather the blocked layout back into NCHW."""
     return te.compute(
         size.plain_shape,
-        lambda n, c, h, w: data[c // CHANNELS, h * size.width + w, c % CHANNELS],
+        lambda _, c, h, w: data[c // CHANNELS, h * size.width + w, c % CHANNELS],
         name="to_plain",
     )
 

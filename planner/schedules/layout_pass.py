@@ -79,7 +79,9 @@ class _Function:
             self.blocked[operand] = (data, size)
         return self.blocked[operand][0]
 
-    def call(self, describe: Callable[..., te.Tensor], *operands: Any, hint: str, fusable: bool = False, **keywords: Any) -> Any:
+    def call(
+        self, describe: Callable[..., te.Tensor], *operands: Any, hint: str, fusable: bool = False, **keywords: Any
+    ) -> Any:
         """Emit a tensor-expression kernel, named after the variable that is being computed."""
         attributes = {"primfunc_attrs": _FUSABLE} if fusable else {}
         value = self.bb.call_te(

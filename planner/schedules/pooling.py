@@ -86,11 +86,11 @@ def global_mean(data: te.Tensor, *, source: FeatureMap) -> te.Tensor:
     """Describe the mean over all pixels, ``(blocks, 1, 16)``."""
     pixel = te.reduce_axis((0, source.pixels), "pixel")
     summed = te.compute(
-        (source.blocks, 1, CHANNELS), lambda o, p, b: te.sum(data[o, pixel, b], axis=[pixel]), name=POOL
+        (source.blocks, 1, CHANNELS), lambda o, _, b: te.sum(data[o, pixel, b], axis=[pixel]), name=POOL
     )
     return te.compute(
         summed.shape,
-        lambda o, p, b: summed[o, p, b] * tirx.const(1.0 / source.pixels, "float32"),
+        lambda o, _, b: summed[o, 0, b] * tirx.const(1.0 / source.pixels, "float32"),
         name="pool_scale",
     )
 

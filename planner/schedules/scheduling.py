@@ -7,6 +7,7 @@ from typing import Any
 
 from tvm import s_tir, tirx
 
+
 class Kernel:
     """One PrimFunc with its schedule and its blocks by name."""
 
@@ -34,7 +35,8 @@ class Kernel:
 
     def loops(self, name: str) -> Sequence[Any]:
         """Give the loops of the block of that name, outermost first."""
-        return self.sch.get_loops(self.block(name))
+        loops: Sequence[Any] = self.sch.get_loops(self.block(name))
+        return loops
 
     def extent(self, loop: Any) -> int:
         """Give the trip count of a loop."""
