@@ -33,9 +33,7 @@ def raw(model: onnx.ModelProto, name: str = "net") -> Entry:
 def whole(model: onnx.ModelProto, folder: Path, name: str = "net") -> Entry:
     """Take a model the way measuring and building do: read, folded, cut into layers."""
     graph = graphs.read(networks.saved(model, folder, name), name=name)
-    return Entry(
-        name=name, model=graph.model, nodes={layer.name: layer.nodes for layer in graph.layers}
-    )
+    return Entry(name=name, model=graph.model, nodes={layer.name: layer.nodes for layer in graph.layers})
 
 
 def compiled(entry: Entry, target: dict[str, Any] | None = None) -> tuple[Compiled, Artefact]:
