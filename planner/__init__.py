@@ -11,9 +11,9 @@ Examples:
 from costmodels import CostTable, TableError
 from planner.budget import Budget
 from planner.build import Build, build, rebuild
-from planner.compare import compare_solvers, generate
+from planner.compare import compare_solvers, generate, relative_budget
 from planner.dataset import Dataset, shipped
-from planner.deploy import deploy
+from planner.deploy import Deployment, calibrated, deploy
 from planner.errors import InfeasibleError, InputError, LimitError
 from planner.graph import LayerGraph
 from planner.measure import measure
@@ -28,6 +28,7 @@ __all__ = [
     "Build",
     "CostTable",
     "Dataset",
+    "Deployment",
     "Frontier",
     "InfeasibleError",
     "InputError",
@@ -38,6 +39,7 @@ __all__ = [
     "Report",
     "TableError",
     "build",
+    "calibrated",
     "compare_solvers",
     "deploy",
     "diff",
@@ -47,6 +49,7 @@ __all__ = [
     "plan",
     "price",
     "rebuild",
+    "relative_budget",
     "shipped",
     "sweep",
     "verify",

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 DRIFT = 0.05
 """Relative change of the control beyond which a measurement is repeated."""
 ATTEMPTS = 5
+_KIND = "blinkplan report"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,6 @@ class Report:
     networks: tuple[Measured, ...]
     attempts: int
     build: str
-    raw: dict[str, Any] = field(repr=False, hash=False)
 
     @property
     def ok(self) -> bool:
@@ -128,7 +128,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Give the report as JSON values."""
         return {
-            "kind": "blinkplan report",
+            "kind": _KIND,
             "ok": self.ok,
             "build": self.build,
             "attempts": self.attempts,
@@ -138,6 +138,31 @@ class Report:
             ],
             "networks": [{name: getattr(n, name) for name in Measured.__slots__} for n in self.networks],
         }
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Report:
+        """Read a report that ``write`` wrote.
+
+        Raises:
+            InputError: The file cannot be read, or is no report.
+        """
+        try:
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            if found["kind"] != _KIND:
+                raise InputError(f"{path}: not a report, but a {found['kind']!r}")
+            promises = [{k: v for k, v in p.items() if k != "kept"} for p in found["promises"]]
+            return cls(
+                promises=tuple(Promise(**p) for p in promises),
+                networks=tuple(Measured(**n) for n in found["networks"]),
+                attempts=found["attempts"],
+                build=found["build"],
+            )
+        except OSError as error:
+            raise InputError(f"{path}: the report cannot be read: {error.strerror}") from None
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: not a whole report: {error!r}") from None
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the report as JSON; readers never see half a file."""
@@ -290,9 +315,7 @@ def _report(folder: Path, config: BuildConfig, raw: dict[str, Any], attempts: in
             unit="bytes",
         )
     )
-    return Report(
-        promises=tuple(promises), networks=tuple(networks), attempts=attempts, build=str(folder), raw=raw
-    )
+    return Report(promises=tuple(promises), networks=tuple(networks), attempts=attempts, build=str(folder))
 
 
 def _memory(config: BuildConfig, networks: Sequence[Measured]) -> int:
