@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import networks
@@ -22,7 +23,7 @@ def test_alive_bytes_of_a_chain_are_those_counted_by_hand() -> None:
     b = Builder((1, 1, 10, 100))
     sizes = [1000, 10, 1, 900, 900]
     x = b.add("Flatten", ["image"], name="flat")
-    for index, (read, written) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (read, written) in enumerate(itertools.pairwise(sizes)):
         x = b.add("MatMul", [x, b.weights((read, written), f"w{index}")], name=f"m{index}")
     entry = raw(b.model(x))
     trace = compiled(entry)[1].trace("net", image(entry))

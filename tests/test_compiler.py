@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 
 import networks
@@ -25,7 +24,7 @@ def test_a_library_on_disk_computes_what_the_module_in_memory_computes(tmp_path:
     entry = small()
     found, artefact = compiled(entry)
     compiler.export(found, tmp_path / "model.so")
-    assert os.listdir(tmp_path) == ["model.so"]
+    assert [p.name for p in tmp_path.iterdir()] == ["model.so"]
     loaded = Artefact.load(tmp_path / "model.so")
     given = image(entry)
     np.testing.assert_array_equal(loaded.run("net", given), artefact.run("net", given))
@@ -54,7 +53,7 @@ def test_a_failed_link_says_why_and_leaves_nothing(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(compiler, "linker", lambda: ("false",))
     with pytest.raises(RuntimeError, match="linking failed"):
         compiler.export(compiled(small())[0], tmp_path / "model.so")
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_processor_whose_instructions_are_hidden_is_compiled_for_at_the_level_it_shows(
