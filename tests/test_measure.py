@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import networks
+import numpy as np
+import pytest
+import samples
+
+import planner
+from planner import rewrite
+from planner.accuracy import Evaluator
+from planner.cli import main
+from planner.errors import InputError
+from planner.journal import Journal
+from planner.measure import measure
+
+SHIPPED = planner.shipped("models/quick.onnx")
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("chain")
+    return networks.saved(networks.chain(), folder, "chain"), samples.archive(folder)
+
+
+@pytest.fixture(scope="module")
+def model(chain: tuple[Path, Path]) -> planner.Model:
+    return planner.load(chain[0], data=chain[1])
+
+
+@pytest.fixture(scope="module")
+def quick() -> tuple[planner.Model, planner.CostTable]:
+    model = planner.load(SHIPPED, data=planner.shipped("fashion_mnist.npz"))
+    return model, measure([model], device="simulated", rounds=3, approximations=["int8w", "lowrank@0.5"])
+
+
+def test_every_choice_of_every_layer_has_its_costs(quick) -> None:
+    model, table = quick
+    costs = table.model("quick")
+    offered = rewrite.applicable(model.graph, ["int8w", "lowrank@0.5"])
+    assert {layer.name: tuple(c.name for c in layer.choices) for layer in costs.layers} == offered
+    assert any(len(choices) > 1 for choices in offered.values())
+    for layer in costs.layers:
+        for choice in layer.choices:
+            assert choice.latency_ns > 0
+            assert choice.activation_bytes > 0
+            assert choice.loss == max(0.0, choice.loss_raw)
+            assert choice.latency_std_ns is not None
+            assert (choice.name == "exact") <= (choice.loss == choice.loss_std == 0)
+
+
+def test_int8_and_low_rank_save_bytes_in_the_table(quick) -> None:
+    _, table = quick
+    for layer in table.model("quick").layers:
+        by_name = {choice.name: choice.weight_bytes for choice in layer.choices}
+        for name, size in by_name.items():
+            if name != "exact":
+                assert size < by_name["exact"], (layer.name, name)
+
+
+def test_the_table_says_where_its_figures_come_from(quick) -> None:
+    model, table = quick
+    told = table.provenance
+    assert told["device"] == "simulated"
+    assert told["rounds"] == 3
+    notes = told["models"]["quick"]
+    assert notes["source_sha256"] == model.graph.source_digest
+    assert notes["data_sha256"] == model.data().digest
+    assert set(notes["whole_networks_ns"]) == {"exact", "int8w", "lowrank@0.5"}
+    assert table.refit is True
+
+
+def test_no_network_that_was_timed_exceeds_its_prediction(quick) -> None:
+    _, table = quick
+    costs = table.model("quick")
+    for name, found in table.provenance["models"]["quick"]["whole_networks_ns"].items():
+        chosen = [next((c for c in layer.choices if c.name == name), layer.choices[0]) for layer in costs.layers]
+        predicted = costs.overhead_ns + sum(np.ceil(costs.scale * c.latency_ns) for c in chosen)
+        assert found["median"] <= predicted
+
+
+def test_the_table_reads_back_identical_and_is_planned_from_both_forms(quick, tmp_path: Path) -> None:
+    _, table = quick
+    table.write(tmp_path / "t.json")
+    table.write(tmp_path / "t.csv")
+    assert planner.CostTable.read(tmp_path / "t.json") == table
+    budget = planner.Budget(memory_mib=0.5)
+    plans = [planner.plan(planner.CostTable.read(tmp_path / n), budget, workers=1) for n in ("t.json", "t.csv")]
+    assert plans[0].loss == pytest.approx(plans[1].loss)
+
+
+def test_a_second_run_takes_its_losses_from_the_journal(
+    model: planner.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    cost = Evaluator.cost
+
+    def counted(self: Evaluator, *arguments: object, **more: object) -> object:
+        calls.append(1)
+        return cost(self, *arguments, **more)
+
+    monkeypatch.setattr(Evaluator, "cost", counted)
+    journal = tmp_path / "t.journal"
+
+    def run() -> planner.CostTable:
+        calls.clear()
+        return measure([model], device="simulated", rounds=2, approximations=["int8w"], journal=journal)
+
+    first = run()
+    assert len(calls) == 5
+    second = run()
+    assert calls == []
+    assert second.models == first.models
+    # A run that was killed: one line is whole less, and the last is cut short.
+    lines = journal.read_text().splitlines()
+    journal.write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])
+    third = run()
+    assert len(calls) == 2
+    assert third.models == first.models
+
+
+def test_a_journal_of_other_settings_is_not_used(model: planner.Model, tmp_path: Path) -> None:
+    journal = tmp_path / "t.journal"
+    for refit in (True, False):
+        measure([model], device="simulated", rounds=1, approximations=["int8w"], journal=journal, refit=refit)
+    assert len(journal.read_text().splitlines()) == 10
+
+
+def test_progress_is_told_and_ends_at_its_whole(model: planner.Model) -> None:
+    told: dict[str, list[tuple[int, int]]] = {}
+    measure(
+        [model],
+        device="simulated",
+        rounds=2,
+        approximations=["int8w"],
+        progress=lambda what, done, total: told.setdefault(what, []).append((done, total)),
+    )
+    assert any("timing" in what for what in told)
+    for steps in told.values():
+        assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+        assert all(done <= total for done, total in steps)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"device": "abacus"}, "unknown device 'abacus'; there are: .*tvm"),
+        ({"approximations": ["magic"]}, "magic.*int8w.*lowrank"),
+        ({"rounds": 0}, "rounds is 0"),
+    ],
+)
+def test_what_does_not_exist_is_answered_with_what_does(model: planner.Model, more: dict, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        measure([model], **({"device": "simulated"} | more))
+
+
+def test_models_need_names_of_their_own_and_data(model: planner.Model, chain: tuple[Path, Path]) -> None:
+    with pytest.raises(InputError, match="two models are called 'chain'"):
+        measure([model, model], device="simulated")
+    with pytest.raises(InputError, match="at least one"):
+        measure([], device="simulated")
+    with pytest.raises(InputError, match="'chain' was loaded without data"):
+        measure([planner.load(chain[0])], device="simulated", rounds=1)
+
+
+def test_the_command_measures_writes_and_removes_its_journal(
+    chain: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, data = chain
+    out = tmp_path / "t.json"
+    arguments = ["measure", f"net={network}", "--data", str(data), "--device", "simulated"]
+    assert main([*arguments, "--rounds", "1", "--approximations", "int8w,perforate", "-o", str(out)]) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["t.json"]
+    assert json.loads(out.read_text())["models"][0]["name"] == "net"
+    assert "conv1" in capsys.readouterr().out
+
+
+def test_a_journal_keeps_what_was_put_and_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    Journal(path).put({"a": 1, "b": 2}, [1.5])
+    again = Journal(path)
+    assert again.get({"b": 2, "a": 1}) == [1.5]
+    assert again.get({"a": 1}) is None
+
+
+def test_a_journal_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    journal = Journal(path)
+    journal.put({"a": 1}, 1)
+    journal.put({"a": 2}, 2)
+    path.write_text(path.read_text()[:-8])
+    again = Journal(path)
+    assert (again.get({"a": 1}), again.get({"a": 2})) == (1, None)
+    again.put({"a": 3}, 3)
+    assert Journal(path).get({"a": 3}) == 3
+
+
+def test_what_is_no_journal_is_refused_and_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    path.write_text("a letter\nto a friend\n")
+    with pytest.raises(InputError, match="line 1: not an entry"):
+        Journal(path)
+    assert path.read_text() == "a letter\nto a friend\n"
+    with pytest.raises(InputError, match="folder of the journal does not exist"):
+        Journal(tmp_path / "no" / "j")
+
+
+def test_a_model_prints_its_layers_and_refuses_data_that_do_not_fit(chain: tuple[Path, Path], tmp_path: Path) -> None:
+    model = planner.load(*chain[:1], data=chain[1])
+    assert model.name == "chain"
+    assert "conv1" in str(model)
+    assert planner.load(chain[0], name="other").name == "other"
+    with pytest.raises(InputError, match="chain"):
+        planner.load(chain[0], data=samples.archive(tmp_path, (1, 28, 28)))
+    with pytest.raises(InputError, match="without data"):
+        planner.load(chain[0]).data()
