@@ -61,15 +61,10 @@ def host_target(threads: int = 1) -> dict[str, Any]:
         import tvm
 
         for _, needed in _LEVELS:
-            implied = all(
-                codegen.llvm_cpu_has_features(f.replace("_", "."), tvm.target.Target(target))
-                for f in needed
-            )
+            implied = all(codegen.llvm_cpu_has_features(f.replace("_", "."), tvm.target.Target(target)) for f in needed)
             if implied and not needed <= flags:
                 target["mcpu"] = next(name for name, level in _LEVELS if level <= flags)
-                logger.warning(
-                    "this machine hides instructions of a %s; compiling for %s", processor, target["mcpu"]
-                )
+                logger.warning("this machine hides instructions of a %s; compiling for %s", processor, target["mcpu"])
                 break
     return target
 
@@ -289,7 +284,5 @@ def planned_slack(entry: Entry, target: Mapping[str, Any]) -> int:
                     step += 1
                 elif operands:
                     alias[binding.var] = operands[0]
-    greatest = max(
-        sum(size for var, size in sizes.items() if born[var] <= now <= last[var]) for now in range(step)
-    )
+    greatest = max(sum(size for var, size in sizes.items() if born[var] <= now <= last[var]) for now in range(step))
     return sum(_storages(planned)[entry.name]) - greatest
