@@ -49,9 +49,7 @@ def main() -> int:
         )
         table.write(out / f"{'three' if len(names) > 1 else names[0]}.json")
         budget = relative_budget(table, latency=arguments.latency, memory=arguments.memory)
-        done = planner.deploy(
-            table, budget, [models[n] for n in names], out=out / "-".join(names), data=arguments.data
-        )
+        done = planner.deploy(table, budget, [models[n] for n in names], out=out / "-".join(names), data=arguments.data)
         done.plan.write(out / f"{'-'.join(names)}.plan.json")
         done.report.write(out / f"{'-'.join(names)}.report.json")
         sys.stdout.write(f"{done.plan}\n\n{done.report}\n\n")

@@ -161,9 +161,7 @@ class Conversion:
     def __post_init__(self) -> None:
         """Refuse unlike masks, and costs that are not finite or negative."""
         if self.source_format.mask != self.target_format.mask:
-            raise TableError(
-                f"no conversion can turn {self.source_format} into {self.target_format}: unlike masks"
-            )
+            raise TableError(f"no conversion can turn {self.source_format} into {self.target_format}: unlike masks")
         object.__setattr__(self, "latency_ns", _whole("conversion latency_ns", self.latency_ns))
         object.__setattr__(self, "loss", _real("conversion loss", self.loss, least=0.0))
 
@@ -204,9 +202,7 @@ class EdgeCosts:
             return None
         if source_format.meets(target_format):
             return Conversion(source_format=source_format, target_format=target_format, latency_ns=0)
-        raise TableError(f"the cost of converting {source_format} to {target_format} is missing").at(
-            edge=str(self)
-        )
+        raise TableError(f"the cost of converting {source_format} to {target_format} is missing").at(edge=str(self))
 
     def __str__(self) -> str:
         """Write the edge as an arrow."""
@@ -323,9 +319,7 @@ def _check_name(kind: str, name: object) -> None:
     if not name.strip():
         raise TableError(f"the name of a {kind} is empty")
     if name != name.strip() or not name.isprintable():
-        raise TableError(
-            f"the name of a {kind} is {name!r}; expected no control characters and no space around it"
-        )
+        raise TableError(f"the name of a {kind} is {name!r}; expected no control characters and no space around it")
 
 
 def _first_twice(names: Iterable[str]) -> str | None:
@@ -356,9 +350,7 @@ def _real(field: str, value: object, least: float | None = None) -> float:
     expected = "a finite number" if least is None else f"a finite number of {least:g} or more"
     if value is None:
         raise TableError(f"{field} is missing; expected {expected}")
-    if isinstance(value, (bool, str, bytes)) or not (
-        hasattr(value, "__float__") or hasattr(value, "__index__")
-    ):
+    if isinstance(value, (bool, str, bytes)) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
         raise TableError(f"{field} is {value!r}; expected {expected}")
     number = float(cast("float", value))
     if not math.isfinite(number) or (least is not None and number < least):

@@ -29,9 +29,5 @@ class TableError(ValueError):
         parts = [str(self.place["file"])] if "file" in self.place else []
         if "line" in self.place:
             parts.append(f"line {self.place['line']}")
-        parts += [
-            f"{kind} {self.place[kind]!r}"
-            for kind in ("model", "layer", "choice", "edge")
-            if kind in self.place
-        ]
+        parts += [f"{kind} {self.place[kind]!r}" for kind in ("model", "layer", "choice", "edge") if kind in self.place]
         return ": ".join([*parts, self.reason])

@@ -46,9 +46,7 @@ class LatencyModel:
         return self.factor * kernels_ns + self.dispatch_ns * calls
 
 
-def fit(
-    kernels_ns: NDArray[np.float64], calls: NDArray[np.float64], totals_ns: NDArray[np.float64]
-) -> LatencyModel:
+def fit(kernels_ns: NDArray[np.float64], calls: NDArray[np.float64], totals_ns: NDArray[np.float64]) -> LatencyModel:
     """Fit a latency model by non-negative least squares of relative errors.
 
     Args:

@@ -101,18 +101,14 @@ class CostTable:
         try:
             write_aside(path, text)
         except OSError as error:
-            raise TableError(f"the table cannot be written: {error.strerror or error}").at(
-                file=str(path)
-            ) from None
+            raise TableError(f"the table cannot be written: {error.strerror or error}").at(file=str(path)) from None
 
     @property
     def digest(self) -> str:
         """The SHA-256 of the canonical JSON, in hexadecimal: equal for equal tables, whatever their files."""
         from costmodels import table_json
 
-        canonical = json.dumps(
-            table_json.to_json(self), sort_keys=True, separators=(",", ":"), allow_nan=False
-        )
+        canonical = json.dumps(table_json.to_json(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def model(self, name: str) -> ModelCosts:
@@ -145,9 +141,7 @@ class CostTable:
 def _ending(path: str | os.PathLike[str]) -> str:
     ending = Path(path).suffix.lower()
     if ending not in (".json", ".csv"):
-        raise TableError(f"the ending {ending!r} is not that of a table; expected .json or .csv").at(
-            file=str(path)
-        )
+        raise TableError(f"the ending {ending!r} is not that of a table; expected .json or .csv").at(file=str(path))
     return ending
 
 

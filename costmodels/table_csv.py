@@ -45,9 +45,7 @@ def parse(text: str) -> CostTable:
     first: dict[tuple[str, str, str], int] = {}
     for cells, line in rows:
         if len(cells) != len(header):
-            raise TableError(f"the line has {len(cells)} cells; expected {len(header)}, as in the header").at(
-                line=line
-            )
+            raise TableError(f"the line has {len(cells)} cells; expected {len(header)}, as in the header").at(line=line)
         found = {name: cells[index].strip() for name, index in columns.items()}
         place = {kind: found[kind] for kind in ("model", "layer", "choice") if found[kind]}
         try:
@@ -65,9 +63,7 @@ def parse(text: str) -> CostTable:
     for model, contents in layers.items():
         line = min(line for key, line in first.items() if key[0] == model) if len(layers) < 100 else 0
         try:
-            grouped = tuple(
-                LayerCosts(name=n, choices=tuple(c), tie=ties[model, n]) for n, c in contents.items()
-            )
+            grouped = tuple(LayerCosts(name=n, choices=tuple(c), tie=ties[model, n]) for n, c in contents.items())
             models.append(ModelCosts(name=model, layers=grouped))
         except TableError as error:
             raise (error.at(line=line) if line else error) from None
@@ -93,9 +89,7 @@ def dump(table: CostTable) -> str:
     writer.writerow(COLUMNS)
     for model in table.models:
         if model.edges:
-            _LOG.warning(
-                "model %r: CSV has no place for its %d edges; they are left out", model.name, len(model.edges)
-            )
+            _LOG.warning("model %r: CSV has no place for its %d edges; they are left out", model.name, len(model.edges))
         for layer in model.layers:
             for choice in layer.choices:
                 scaled = replace(choice, latency_ns=model.scaled_ns(choice))
@@ -136,9 +130,9 @@ def _columns(header: list[str]) -> dict[str, int]:
     missing = [name for name in REQUIRED if name not in names]
     if missing:
         got = ", ".join(names) or "nothing"
-        raise TableError(
-            f"the header has no {', '.join(missing)}; got {got}; expected {', '.join(REQUIRED)}"
-        ).at(line=1)
+        raise TableError(f"the header has no {', '.join(missing)}; got {got}; expected {', '.join(REQUIRED)}").at(
+            line=1
+        )
     for name in names:
         if name not in COLUMNS:
             _LOG.warning("the unknown column %r is ignored; known are: %s", name, ", ".join(COLUMNS))
@@ -188,7 +182,5 @@ def _constants(model: ModelCosts) -> LayerCosts:
     name = _CONSTANTS
     while name in names:
         name += "_"
-    constant = ChoiceCost(
-        name="exact", latency_ns=model.overhead_ns, weight_bytes=model.fixed_bytes, loss=0.0
-    )
+    constant = ChoiceCost(name="exact", latency_ns=model.overhead_ns, weight_bytes=model.fixed_bytes, loss=0.0)
     return LayerCosts(name=name, choices=(constant,))

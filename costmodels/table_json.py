@@ -158,9 +158,7 @@ def _list(found: dict[str, Any], name: str, default: list[Any] | None = None) ->
 
 def _warn_unknown(entry: dict[str, Any], known: set[str], what: str) -> None:
     for name in entry.keys() - known:
-        _LOG.warning(
-            "%s has the unknown key %r, which is ignored; known are: %s", what, name, ", ".join(sorted(known))
-        )
+        _LOG.warning("%s has the unknown key %r, which is ignored; known are: %s", what, name, ", ".join(sorted(known)))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -48,9 +48,7 @@ def describe(path: Path, data: Dataset, sample: Dataset) -> dict[str, object]:
 
     def top1(owner: Dataset, split: Split) -> float:
         images = owner.inputs(split)
-        logits = np.concatenate(
-            [session.run(None, {"input": images[i : i + 1]})[0] for i in range(len(images))]
-        )
+        logits = np.concatenate([session.run(None, {"input": images[i : i + 1]})[0] for i in range(len(images))])
         return round(100 * float((logits.argmax(1) == split.labels).mean()), 2)
 
     return {

@@ -49,9 +49,7 @@ def fetch(out: Path) -> None:
         done = subprocess.run(command, cwd=folder, check=False)  # noqa: S603
         packages = sorted(folder.glob("*.deb"))
         if done.returncode or not packages:
-            sys.exit(
-                f"`{' '.join(command)}` failed; `apt-get update` as root renews apt's lists.\n{OTHERWISE}"
-            )
+            sys.exit(f"`{' '.join(command)}` failed; `apt-get update` as root renews apt's lists.\n{OTHERWISE}")
         subprocess.run(  # noqa: S603
             ["dpkg-deb", "-x", packages[0].name, "unpacked"],  # noqa: S607
             cwd=folder,

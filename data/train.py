@@ -187,9 +187,7 @@ def main() -> None:
     """Train the networks named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(NETWORKS), help="which networks; all")
-    parser.add_argument(
-        "--data", type=Path, default=Path(__file__).parent / "full", help="folder with Fashion-MNIST"
-    )
+    parser.add_argument("--data", type=Path, default=Path(__file__).parent / "full", help="folder with Fashion-MNIST")
     parser.add_argument(
         "-o", "--out", type=Path, default=Path(__file__).parent / "models", help="folder for ONNX files"
     )

@@ -42,9 +42,7 @@ class LossCost:
         top1_change_std: Its standard error, paired.
         parameter_bytes: Bytes of the layer's weights, biases and scales under the choice.
 
-    >>> LossCost(
-    ...     loss_raw=-0.001, loss_std=0.002, top1_change=0.1, top1_change_std=0.1, parameter_bytes=64
-    ... ).loss
+    >>> LossCost(loss_raw=-0.001, loss_std=0.002, top1_change=0.1, top1_change_std=0.1, parameter_bytes=64).loss
     0.0
     """
 
@@ -57,12 +55,7 @@ class LossCost:
     def __post_init__(self) -> None:
         """Check that the figures are numbers and the errors not negative."""
         figures = (self.loss_raw, self.loss_std, self.top1_change, self.top1_change_std)
-        if (
-            not np.isfinite(figures).all()
-            or self.loss_std < 0
-            or self.top1_change_std < 0
-            or self.parameter_bytes < 0
-        ):
+        if not np.isfinite(figures).all() or self.loss_std < 0 or self.top1_change_std < 0 or self.parameter_bytes < 0:
             raise InputError(
                 f"loss figures {figures} and {self.parameter_bytes} bytes; expected finite ones, not below 0"
             )
@@ -98,9 +91,7 @@ def hits(logits: Float32, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
     return right
 
 
-def compare(
-    logits: Float32, reference: Float32, labels: NDArray[np.int64], *, parameter_bytes: int = 0
-) -> LossCost:
+def compare(logits: Float32, reference: Float32, labels: NDArray[np.int64], *, parameter_bytes: int = 0) -> LossCost:
     """Compare a network's answers with another's on the same images.
 
     Args:
@@ -136,9 +127,7 @@ class Evaluator:
         labels: Right classes, ``[image]``.
     """
 
-    def __init__(
-        self, graph: LayerGraph, images: Float32, labels: NDArray[np.int64], *, threads: int = 1
-    ) -> None:
+    def __init__(self, graph: LayerGraph, images: Float32, labels: NDArray[np.int64], *, threads: int = 1) -> None:
         """Check images and labels against the network; nothing runs yet."""
         if images.shape[1:] != graph.input_shape[1:] or images.shape[:1] != labels.shape:
             expected = ", ".join(str(length) for length in graph.input_shape[1:])

@@ -48,9 +48,7 @@ def batchable(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> bool:
     """
     from onnx import numpy_helper
 
-    lists = {
-        item.name: numpy_helper.to_array(item) for item in model.graph.initializer if len(item.dims) == 1
-    }
+    lists = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer if len(item.dims) == 1}
     constants = {item.name for item in model.graph.initializer}
     for proto in model.graph.node:
         if proto.op_type == "DequantizeLinear" and proto.input[0] in constants:

@@ -58,9 +58,7 @@ class Budget:
             raise InputError(f"arena is {self.arena!r}; expected 'shared' or 'separate'")
         quantile: Any = self.latency_quantile
         if isinstance(quantile, bool) or not isinstance(quantile, int | float) or not 0.5 <= quantile < 1:
-            raise InputError(
-                f"latency_quantile is {quantile!r}; expected a number from 0.5 up to, not including, 1"
-            )
+            raise InputError(f"latency_quantile is {quantile!r}; expected a number from 0.5 up to, not including, 1")
 
     def __eq__(self, other: object) -> bool:
         """Compare what is allowed, not how it was written."""
@@ -100,9 +98,7 @@ class Budget:
             return
         for name in self.latency_ms:
             if name not in models:
-                raise InputError(
-                    f"a latency bound for the model {name!r}; in the table there are: {', '.join(models)}"
-                )
+                raise InputError(f"a latency bound for the model {name!r}; in the table there are: {', '.join(models)}")
         for name in models:
             if name not in self.latency_ms:
                 _LOG.warning("the model %r has no latency bound: the map leaves it out", name)

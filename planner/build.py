@@ -136,9 +136,7 @@ def rebuild(config_path: str | os.PathLike[str], *, out: str | os.PathLike[str])
         ):
             got = sha256_of(beside / name)
             if got != expected:
-                raise InputError(
-                    f"{beside / name}: SHA-256 is {got[:12]}…; the build config expects {expected[:12]}…"
-                )
+                raise InputError(f"{beside / name}: SHA-256 is {got[:12]}…; the build config expects {expected[:12]}…")
     with _Folder(Path(out)) as folder:
         (folder / "onnx").mkdir()
         for network in found.networks:
@@ -351,9 +349,7 @@ def _compile(
 def _entries(folder: Path, networks: Sequence[_Network]) -> list[Entry]:
     import onnx
 
-    return [
-        Entry(name=name, model=onnx.load(folder / file), nodes=nodes) for name, file, nodes in networks
-    ]
+    return [Entry(name=name, model=onnx.load(folder / file), nodes=nodes) for name, file, nodes in networks]
 
 
 def _facts(artefact: Artefact, entry: Entry, compiled: Compiled) -> dict[str, Any]:

@@ -105,9 +105,7 @@ class Calibration:
         outputs: Sequence[str],
     ) -> dict[str, Float32]:
         """Run some nodes the way this network can be run; see `planner.execution.run_nodes`."""
-        return run_nodes(
-            nodes, arrays, feeds, outputs, opset=self.opset, batch=self.batch, threads=self._threads
-        )
+        return run_nodes(nodes, arrays, feeds, outputs, opset=self.opset, batch=self.batch, threads=self._threads)
 
     def exact(self, tensor: str) -> Float32:
         """Return a tensor between layers as the exact network computes it, ``[image][...]``."""

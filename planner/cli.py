@@ -37,9 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     level = logging.INFO if arguments.verbose else logging.WARNING
-    logging.basicConfig(
-        level=level, format="blinkplan: %(levelname)s: %(message)s", stream=sys.stderr, force=True
-    )
+    logging.basicConfig(level=level, format="blinkplan: %(levelname)s: %(message)s", stream=sys.stderr, force=True)
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()

@@ -150,9 +150,7 @@ def generate(seed: int, models: int = 1, layers: int = 50, choices: int = 8) -> 
         InputError: A number is less than 1.
     """
     if min(models, layers, choices) < 1 or seed < 0:
-        raise InputError(
-            f"got seed {seed}, {models} models, {layers} layers, {choices} choices; expected 1 or more"
-        )
+        raise InputError(f"got seed {seed}, {models} models, {layers} layers, {choices} choices; expected 1 or more")
     rng = np.random.default_rng(seed)
     # The share of operations and of bytes that each choice leaves, from mild to severe, and how severe it is.
     strength = np.sort(rng.uniform(0.0, 1.0, choices - 1))
@@ -162,9 +160,7 @@ def generate(seed: int, models: int = 1, layers: int = 50, choices: int = 8) -> 
     names = ("exact", *(f"made@{left:.3f}-{index}" for index, left in enumerate(work[1:], start=1)))
     catalogue = tuple(zip(names, work.tolist(), size.tolist(), severity.tolist(), strict=True))
     made = [
-        ModelCosts(
-            name=f"model{m}", layers=tuple(_made_layer(f"layer{i}", rng, catalogue) for i in range(layers))
-        )
+        ModelCosts(name=f"model{m}", layers=tuple(_made_layer(f"layer{i}", rng, catalogue) for i in range(layers)))
         for m in range(models)
     ]
     origin = {"source": "generated", "seed": seed, "models": models, "layers": layers, "choices": choices}
@@ -193,9 +189,7 @@ def relative_budget(table: CostTable, latency: float = 0.6, memory: float = 0.5)
         for m in table.models
     }
     exact = figures(table, chosen, Budget())
-    whole = exact.latency_ns | {
-        m.name: m.exact_latency_ns for m in table.models if m.exact_latency_ns is not None
-    }
+    whole = exact.latency_ns | {m.name: m.exact_latency_ns for m in table.models if m.exact_latency_ns is not None}
     known = [m.reference_bytes for m in table.models if m.reference_bytes is not None]
     size = sum(known) if len(known) == len(table.models) else exact.memory_bytes
     latencies = {model: f"{ns * latency / 1e6:.6f}" for model, ns in whole.items()}

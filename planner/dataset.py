@@ -63,17 +63,14 @@ class Split:
         images, labels = np.asarray(self.images), np.asarray(self.labels)
         if images.ndim != 4 or images.dtype not in (np.dtype(np.uint8), np.dtype(np.float32)):
             raise InputError(
-                f"images are {images.dtype} of shape {images.shape}; "
-                "expected uint8 or float32 of shape (n, C, H, W)",
+                f"images are {images.dtype} of shape {images.shape}; expected uint8 or float32 of shape (n, C, H, W)",
             )
         if 0 in images.shape:
             raise InputError(f"there are no images: their shape is {images.shape}")
         if images.dtype == np.float32 and not np.isfinite(images).all():
             raise InputError("images hold NaN or infinite values")
         if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-            raise InputError(
-                f"labels are {labels.dtype} of shape {labels.shape}; expected integers of shape (n,)"
-            )
+            raise InputError(f"labels are {labels.dtype} of shape {labels.shape}; expected integers of shape (n,)")
         if len(labels) != len(images):
             raise InputError(f"{len(images)} images, but {len(labels)} labels")
         if labels.min() < 0:
@@ -105,9 +102,7 @@ class Dataset:
             stored.
 
     >>> part = Split(images=np.full((2, 1, 4, 4), 255, np.uint8), labels=np.array([0, 1]))
-    >>> data = Dataset(
-    ...     name="white", calibration=part, validation=part, test=part, mean=(0.5,), std=(0.25,), classes=2
-    ... )
+    >>> data = Dataset(name="white", calibration=part, validation=part, test=part, mean=(0.5,), std=(0.25,), classes=2)
     >>> float(data.inputs("test").max())
     2.0
     >>> print(data)
@@ -140,8 +135,7 @@ class Dataset:
             object.__setattr__(self, name, value)
             if len(value) != shape[0] or not np.isfinite(value).all():
                 raise InputError(
-                    f"{self.where}: {name} is {value}; "
-                    f"expected one finite number for each of {shape[0]} channels",
+                    f"{self.where}: {name} is {value}; expected one finite number for each of {shape[0]} channels",
                 )
         if min(self.std) <= 0:
             raise InputError(f"{self.where}: std is {self.std}; expected numbers above zero")
@@ -227,9 +221,7 @@ class Dataset:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{len(self.part(part))} {part}" for part in PARTS)
-        return (
-            f"{self.name}: {counts} images of {'x'.join(map(str, self.image_shape))}, {self.classes} classes"
-        )
+        return f"{self.name}: {counts} images of {'x'.join(map(str, self.image_shape))}, {self.classes} classes"
 
 
 def held_out(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -338,9 +330,7 @@ def shipped(relative: str) -> Path:
         if file.parts[-len(tail) :] == tail:
             return Path(str(file.locate())).resolve()
     exist = sorted("/".join(file.parts[file.parts.index("blinkplan") + 1 :]) for file in ours)
-    raise InputError(
-        f"{relative}: not among the files that come with blinkplan ({', '.join(exist) or 'none found'})"
-    )
+    raise InputError(f"{relative}: not among the files that come with blinkplan ({', '.join(exist) or 'none found'})")
 
 
 def _read_folder(where: Path) -> Arrays:

@@ -93,16 +93,13 @@ def read_npz(path: Path) -> Arrays:
     if single:
         raise InputError(f"{path}: a single array; expected a .npz archive of named arrays")
     needed = [f"{part}_{what}" for part in _NPZ_PARTS for what in ("images", "labels")]
-    scaled = all(
-        content[key].dtype == np.float32 for key in needed if key in content and key.endswith("images")
-    )
+    scaled = all(content[key].dtype == np.float32 for key in needed if key in content and key.endswith("images"))
     if not scaled:
         needed += ["mean", "std"]
     missing = [key for key in needed if key not in content]
     if missing:
         raise InputError(
-            f"{path}: {', '.join(missing)} missing; "
-            f"the archive holds {', '.join(sorted(content)) or 'nothing'}"
+            f"{path}: {', '.join(missing)} missing; the archive holds {', '.join(sorted(content)) or 'nothing'}"
         )
     if scaled and ("mean" in content or "std" in content):
         raise InputError(
@@ -171,12 +168,7 @@ def read_cifar10(folder: Path) -> Arrays | None:
 
 
 def _numbers(path: Path, key: str, value: NDArray[Any]) -> tuple[float, ...]:
-    if (
-        not np.issubdtype(value.dtype, np.number)
-        or np.iscomplexobj(value)
-        or value.ndim > 1
-        or value.size == 0
-    ):
+    if not np.issubdtype(value.dtype, np.number) or np.iscomplexobj(value) or value.ndim > 1 or value.size == 0:
         raise InputError(f"{path}: {key} is {value.dtype} of shape {value.shape}; expected numbers")
     return tuple(float(v) for v in np.atleast_1d(value))
 
@@ -222,9 +214,7 @@ def _idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     shape = struct.unpack(f">{dimensions}I", content[4:start])
     size = int(np.prod([int(n) for n in shape], dtype=object))
     if len(content) - start != size:
-        raise InputError(
-            f"{path}: {len(content) - start} bytes of data; its header says {size}, shape {shape}"
-        )
+        raise InputError(f"{path}: {len(content) - start} bytes of data; its header says {size}, shape {shape}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
@@ -233,8 +223,7 @@ def _cifar10_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         content = np.fromfile(path, np.uint8)
         if len(content) == 0 or len(content) % (1 + _CIFAR_PIXELS):
             raise InputError(
-                f"{path}: {len(content)} bytes; expected a multiple of {1 + _CIFAR_PIXELS} "
-                "(a label and an image)"
+                f"{path}: {len(content)} bytes; expected a multiple of {1 + _CIFAR_PIXELS} (a label and an image)"
             )
         rows = content.reshape(-1, 1 + _CIFAR_PIXELS)
         return rows[:, 1:].reshape(-1, *_CIFAR_SHAPE), rows[:, 0].astype(np.int64)
@@ -251,12 +240,7 @@ def _cifar10_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         IndexError,
     ) as error:
         raise InputError(f"{path}: not a batch of CIFAR-10's Python version ({error})") from error
-    if (
-        not isinstance(data, np.ndarray)
-        or data.dtype != np.uint8
-        or data.ndim != 2
-        or data.shape[1] != _CIFAR_PIXELS
-    ):
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _CIFAR_PIXELS:
         got = f"{data.dtype} of shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
         raise InputError(f"{path}: data is {got}; expected uint8 of shape (n, {_CIFAR_PIXELS})")
     if not np.issubdtype(labels.dtype, np.integer):

@@ -50,9 +50,7 @@ class Draft:
         from onnx import helper, numpy_helper
 
         read = self.readers()
-        inputs = [
-            helper.make_tensor_value_info(self.input_name, onnx.TensorProto.FLOAT, list(self.input_shape))
-        ]
+        inputs = [helper.make_tensor_value_info(self.input_name, onnx.TensorProto.FLOAT, list(self.input_shape))]
         kept = []
         for name, array in self.arrays.items():
             if read[name] and light and array.size > _LARGE:
@@ -75,9 +73,7 @@ class Draft:
         import onnx
 
         try:
-            model = onnx.shape_inference.infer_shapes(
-                self.to_model(light=True), strict_mode=True, data_prop=True
-            )
+            model = onnx.shape_inference.infer_shapes(self.to_model(light=True), strict_mode=True, data_prop=True)
         except onnx.shape_inference.InferenceError as err:
             raise InputError(f"{self.where}: the shapes of the network do not fit together: {err}") from err
         self.values = list(model.graph.value_info)

@@ -65,10 +65,7 @@ def run_nodes(
             for name, array in feeds.items()
         ],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [
-            numpy_helper.from_array(np.asarray(array, order="C"), name)
-            for name, array in (constants | opened).items()
-        ],
+        [numpy_helper.from_array(np.asarray(array, order="C"), name) for name, array in (constants | opened).items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     options = onnxruntime.SessionOptions()
@@ -77,9 +74,7 @@ def run_nodes(
     options.log_severity_level = 3
     # Weights stored as int8 are judged by their exact values, never by the runtime's own integer kernels.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     count = len(next(iter(feeds.values())))
     parts = [
         session.run(list(outputs), {name: array[start : start + batch] for name, array in feeds.items()})

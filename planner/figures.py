@@ -140,9 +140,7 @@ def _sum(model: ModelCosts, chosen: Mapping[str, str]) -> tuple[Fraction, int, F
         source, target = picked[edge.source], picked[edge.target]
         cost = edge.cost(source.out_format, target.in_format)
         if cost is None:
-            raise InputError(
-                f"model {model.name!r}: {edge}: {source.out_format} cannot meet {target.in_format}"
-            )
+            raise InputError(f"model {model.name!r}: {edge}: {source.out_format} cannot meet {target.in_format}")
         loss += exact_loss(cost.loss)
         mean += cost.latency_ns
     for tie, layers in model.ties().items():

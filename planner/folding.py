@@ -128,9 +128,7 @@ def _evaluate_constants(draft: Draft) -> None:
                 [node],
                 "constant",
                 [
-                    helper.make_tensor_value_info(
-                        name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-                    )
+                    helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
                     for name, array in feeds.items()
                 ],
                 [onnx.ValueInfoProto(name=name) for name in node.output if name],
@@ -138,9 +136,7 @@ def _evaluate_constants(draft: Draft) -> None:
             single = helper.make_model(graph, opset_imports=[helper.make_opsetid("", draft.opset)])
             values = ReferenceEvaluator(single).run(None, feeds)
             for name, value in zip((name for name in node.output if name), values, strict=True):
-                draft.arrays[name] = (
-                    numpy_helper.to_array(value) if hasattr(value, "raw_data") else np.asarray(value)
-                )
+                draft.arrays[name] = numpy_helper.to_array(value) if hasattr(value, "raw_data") else np.asarray(value)
             changed = True
         draft.nodes = rest
 
@@ -214,12 +210,7 @@ def _fold_once(draft: Draft) -> bool:
             continue
         source, scale, shift = found
         producer = made.get(source)
-        if (
-            producer is None
-            or read[source] != 1
-            or source == draft.output_name
-            or not _foldable(draft, producer)
-        ):
+        if producer is None or read[source] != 1 or source == draft.output_name or not _foldable(draft, producer):
             continue
         if producer.op_type == "BatchNormalization":
             new_scale, new_shift = (
@@ -253,14 +244,10 @@ def _foldable(draft: Draft, node: onnx.NodeProto) -> bool:
         return False
     constants = [name for name in node.input[1:] if name]
     plain = node.op_type != "Gemm" or (attributes(node).get("transB", 0) == 1 and len(attributes(node)) == 1)
-    return plain and all(
-        name in draft.arrays and draft.arrays[name].dtype == np.float32 for name in constants
-    )
+    return plain and all(name in draft.arrays and draft.arrays[name].dtype == np.float32 for name in constants)
 
 
-def _affine(
-    draft: Draft, node: onnx.NodeProto
-) -> tuple[str, NDArray[np.float64], NDArray[np.float64]] | None:
+def _affine(draft: Draft, node: onnx.NodeProto) -> tuple[str, NDArray[np.float64], NDArray[np.float64]] | None:
     """Read a node as y[c] = scale[c]·x[c] + shift[c]; None where it is something else."""
     one, zero = np.ones(1), np.zeros(1)
     if node.op_type == "BatchNormalization":
@@ -314,9 +301,7 @@ def _set_weights(draft: Draft, node: onnx.NodeProto, weight: NDArray[Any], bias:
     draft.arrays[names[1]] = np.ascontiguousarray(weight, dtype=np.float32)
     if bias is not None:
         names.append(_fresh(draft, node, "bias"))
-        draft.arrays[names[2]] = np.ascontiguousarray(
-            np.broadcast_to(bias, weight.shape[:1]), dtype=np.float32
-        )
+        draft.arrays[names[2]] = np.ascontiguousarray(np.broadcast_to(bias, weight.shape[:1]), dtype=np.float32)
     del node.input[:]
     node.input.extend(names)
 

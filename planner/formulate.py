@@ -69,9 +69,7 @@ def _groups(model: ModelCosts) -> list[Group]:
         maps = [{choice.name: choice for choice in member.choices} for member in members]
         costs = tuple(tuple(of[name] for of in maps) for name in names)
         found.append(
-            Group(
-                model=model.name, layers=tuple(member.name for member in members), choices=names, costs=costs
-            )
+            Group(model=model.name, layers=tuple(member.name for member in members), choices=names, costs=costs)
         )
     return found
 
@@ -84,9 +82,7 @@ class _Columns:
         self.groups = groups
         self.side = side
         self.start = np.cumsum([0, *(len(group.choices) for group in groups)])
-        self.place = {
-            (group.model, layer): index for index, group in enumerate(groups) for layer in group.layers
-        }
+        self.place = {(group.model, layer): index for index, group in enumerate(groups) for layer in group.layers}
         models = {model.name: model for model in table.models}
         options = [(models[group.model], costs) for group in groups for costs in group.costs]
         self.loss = [sum((exact_loss(cost.loss) for cost in costs), Fraction(0)) for _, costs in options]
@@ -109,9 +105,7 @@ class _Columns:
             writes = self._formats(source, layers[edge.source], "out_format")
             reads = self._formats(target, layers[edge.target], "in_format")
             if source == target:
-                self._meet_itself(
-                    source, [edge.cost(w, r) for w, r in zip(writes, reads, strict=True)], str(edge)
-                )
+                self._meet_itself(source, [edge.cost(w, r) for w, r in zip(writes, reads, strict=True)], str(edge))
                 continue
             outs, ins = list(dict.fromkeys(writes)), list(dict.fromkeys(reads))
             costs = [[edge.cost(out, into) for into in ins] for out in outs]
@@ -123,10 +117,7 @@ class _Columns:
                 target_format=[ins.index(form) for form in reads],
                 allowed=[[cost is not None for cost in line] for line in costs],
                 time=[[0 if cost is None else cost.latency_ns for cost in line] for line in costs],
-                loss=[
-                    [Fraction(0) if cost is None else exact_loss(cost.loss) for cost in line]
-                    for line in costs
-                ],
+                loss=[[Fraction(0) if cost is None else exact_loss(cost.loss) for cost in line] for line in costs],
             )
             if not meeting.free:
                 self.pairs.append(meeting)
@@ -234,9 +225,7 @@ class _Columns:
             constant += math.ceil(z * s / 2)
         elif z:
             constant += math.isqrt(math.floor(z * z * self._least_variance(model.name)))
-        return _row(
-            f"latency of {model.name}", times, constant=constant, capacity=budget.latency_ns(model.name)
-        )
+        return _row(f"latency of {model.name}", times, constant=constant, capacity=budget.latency_ns(model.name))
 
     def _least_variance(self, model: str) -> Fraction:
         least = Fraction(0)

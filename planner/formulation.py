@@ -56,9 +56,7 @@ class Formulation:
     >>> from planner.formulate import formulate
     >>> from costmodels import ChoiceCost, CostTable, LayerCosts, ModelCosts
     >>> exact = ChoiceCost(name="exact", latency_ns=1000, weight_bytes=64, loss=0.25)
-    >>> table = CostTable(
-    ...     models=(ModelCosts(name="m", layers=(LayerCosts(name="conv1", choices=(exact,)),)),)
-    ... )
+    >>> table = CostTable(models=(ModelCosts(name="m", layers=(LayerCosts(name="conv1", choices=(exact,)),)),))
     >>> formulation = formulate(table, Budget(latency_ms=1))
     >>> formulation.choices((0,)), formulation.loss_scale
     ({'m': {'conv1': 'exact'}}, Fraction(100, 1))

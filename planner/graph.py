@@ -71,9 +71,7 @@ class Layer:
     def __post_init__(self) -> None:
         """Check that the layer has nodes and outputs, and a shape for each tensor."""
         if not self.nodes or not self.outputs:
-            raise InputError(
-                f"layer {self.name!r} has {len(self.nodes)} nodes and {len(self.outputs)} outputs"
-            )
+            raise InputError(f"layer {self.name!r} has {len(self.nodes)} nodes and {len(self.outputs)} outputs")
         if len(self.inputs) != len(self.input_shapes) or len(self.outputs) != len(self.output_shapes):
             raise InputError(f"layer {self.name!r}: expected one shape for each of its inputs and outputs")
 
@@ -175,9 +173,7 @@ class LayerGraph:
             )
             for layer in self.layers
         ]
-        rows.append(
-            ("total", "", "", "", f"{self.macs:,}", f"{self.parameter_bytes:,}", f"{self.activation_bytes:,}")
-        )
+        rows.append(("total", "", "", "", f"{self.macs:,}", f"{self.parameter_bytes:,}", f"{self.activation_bytes:,}"))
         width = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
         left = 4
         lines = [
@@ -188,9 +184,7 @@ class LayerGraph:
             for row in (head, *rows)
         ]
         shape = "x".join(str(length) for length in self.input_shape)
-        return "\n".join(
-            [f"{self.name}: {len(self.layers)} layers, input {shape}, {self.classes} classes", *lines]
-        )
+        return "\n".join([f"{self.name}: {len(self.layers)} layers, input {shape}, {self.classes} classes", *lines])
 
 
 def read(
@@ -213,9 +207,7 @@ def read(
     """
     draft, digest = load(Path(path), input_shape)
     folded = fold(draft)
-    return from_folded(
-        folded, name=name or Path(path).stem, shapes=draft.shapes, source_digest=digest, where=str(path)
-    )
+    return from_folded(folded, name=name or Path(path).stem, shapes=draft.shapes, source_digest=digest, where=str(path))
 
 
 def from_folded(

@@ -48,11 +48,7 @@ class Relaxation:
         if self.given_others is not None:
             given = f"{_up(self.given_others)}{unit} if the other bounds stay"
         else:
-            given = (
-                "loosening it alone does not help"
-                if self.settled
-                else "what it needs was not settled in the time"
-            )
+            given = "loosening it alone does not help" if self.settled else "what it needs was not settled in the time"
         return f"{self.name}: {self.bound:.9g}{unit} allowed; {alone}, {given}"
 
 
@@ -92,9 +88,7 @@ class Explanation:
     def __str__(self) -> str:
         """Write the conflict, then what each bound would have to be."""
         if not self.conflict:
-            return (
-                "no plan exists, whatever is allowed: the formats of the layers' choices exclude each other"
-            )
+            return "no plan exists, whatever is allowed: the formats of the layers' choices exclude each other"
         together = (
             "no plan keeps these bounds together"
             if len(self.conflict) > 1 or self.relaxations == ()

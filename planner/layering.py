@@ -124,11 +124,7 @@ def boundaries(
     """
     made = [{name for node in nodes for name in node.output if name} for nodes in layers]
     reads = [
-        list(
-            dict.fromkeys(
-                name for node in nodes for name in node.input if name and name not in own | constants
-            )
-        )
+        list(dict.fromkeys(name for node in nodes for name in node.input if name and name not in own | constants))
         for nodes, own in zip(layers, made, strict=True)
     ]
     wanted = {name for names in reads for name in names} | {output_name}

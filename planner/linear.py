@@ -150,9 +150,7 @@ class Moments:
     def __post_init__(self) -> None:
         """Check that there is one square matrix a group."""
         if self.gram.ndim != 3 or self.gram.shape[1] != self.gram.shape[2] or self.rows < 1:
-            raise InputError(
-                f"the gram has shape {self.gram.shape} of {self.rows} rows; expected (groups, d, d)"
-            )
+            raise InputError(f"the gram has shape {self.gram.shape} of {self.rows} rows; expected (groups, d, d)")
 
     @property
     def mean(self) -> Float64:
@@ -187,9 +185,7 @@ def sample(linear: Linear, output_shape: Shape, images: int, *, seed: int = 0) -
     return np.sort(np.random.default_rng(seed).choice(total, limit, replace=False))
 
 
-def input_rows(
-    linear: Linear, inputs: Float32, positions: NDArray[np.int64], output_shape: Shape
-) -> Iterator[Float32]:
+def input_rows(linear: Linear, inputs: Float32, positions: NDArray[np.int64], output_shape: Shape) -> Iterator[Float32]:
     """Yield the inputs of sampled outputs in blocks, ``[group][row][product + 1]``, the last column ones."""
     if not linear.is_conv:
         for start in range(0, len(positions), _BLOCK):
@@ -201,9 +197,7 @@ def input_rows(
     kernel = linear.weight.shape[2:]
     reach = [(size - 1) * step + 1 for size, step in zip(kernel, linear.dilations, strict=True)]
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
-    windows = windows[
-        :, :, :: linear.strides[0], :: linear.strides[1], :: linear.dilations[0], :: linear.dilations[1]
-    ]
+    windows = windows[:, :, :: linear.strides[0], :: linear.strides[1], :: linear.dilations[0], :: linear.dilations[1]]
     image, row, column = np.unravel_index(positions, (len(inputs), *output_shape[2:]))
     for start in range(0, len(positions), _BLOCK):
         part = slice(start, start + _BLOCK)
@@ -212,16 +206,12 @@ def input_rows(
         yield np.concatenate([rows, np.ones((*rows.shape[:2], 1), np.float32)], axis=2)
 
 
-def output_rows(
-    linear: Linear, inputs: Float32, positions: NDArray[np.int64], output_shape: Shape
-) -> Float32:
+def output_rows(linear: Linear, inputs: Float32, positions: NDArray[np.int64], output_shape: Shape) -> Float32:
     """Return what a layer gives at the sampled positions, float32 ``[group][row][output]``."""
     weights = linear.matrix.reshape(linear.groups, -1, linear.depth)
     bias = np.zeros(linear.outputs, np.float32) if linear.bias is None else linear.bias
     full = np.concatenate([weights, bias.reshape(linear.groups, -1, 1)], axis=2).swapaxes(1, 2)
-    return np.concatenate(
-        [rows @ full for rows in input_rows(linear, inputs, positions, output_shape)], axis=1
-    )
+    return np.concatenate([rows @ full for rows in input_rows(linear, inputs, positions, output_shape)], axis=1)
 
 
 def moments(
@@ -255,6 +245,4 @@ def moments(
             cross += targets[:, start : start + rows.shape[1]].swapaxes(1, 2) @ rows
         start += rows.shape[1]
     count = len(positions)
-    return Moments(
-        gram=gram / count, cross=None if targets is None else cross / count, rows=count, images=len(inputs)
-    )
+    return Moments(gram=gram / count, cross=None if targets is None else cross / count, rows=count, images=len(inputs))

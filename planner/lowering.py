@@ -67,9 +67,7 @@ def _emit(
         warnings.filterwarnings("ignore", message=".*in initializer but not in graph input")
         # Names of inputs are looked up by position here, never by name.
         warnings.filterwarnings("ignore", message="Renaming name")
-        imported = prepare()(
-            from_onnx(network.extract(segment, open_constants=integers), keep_params_in_input=False)
-        )
+        imported = prepare()(from_onnx(network.extract(segment, open_constants=integers), keep_params_in_input=False))
     main = imported["main"]
     constants = [relax.const(numpy_helper.to_array(segment.initialisers[name])) for name in integers]
     copied = dict(zip(main.params, [*(values[i] for i in segment.inputs), *constants], strict=True))
@@ -101,8 +99,5 @@ def _emit(
     body = main.body.body
     results = [copy(field) for field in (body.fields if isinstance(body, relax.Tuple) else [body])]
     if len(results) == 1 and len(segment.outputs) > 1:
-        results = [
-            builder.emit(relax.TupleGetItem(results[0], place))
-            for place in range(len(segment.outputs))
-        ]
+        results = [builder.emit(relax.TupleGetItem(results[0], place)) for place in range(len(segment.outputs))]
     values.update(zip(segment.outputs, results, strict=True))

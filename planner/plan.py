@@ -80,9 +80,7 @@ class Plan:
     >>> from costmodels import ChoiceCost, LayerCosts, ModelCosts
     >>> from planner.planning import plan
     >>> exact = ChoiceCost(name="exact", latency_ns=1000, weight_bytes=64, loss=0.0)
-    >>> table = CostTable(
-    ...     models=(ModelCosts(name="m", layers=(LayerCosts(name="conv1", choices=(exact,)),)),)
-    ... )
+    >>> table = CostTable(models=(ModelCosts(name="m", layers=(LayerCosts(name="conv1", choices=(exact,)),)),))
     >>> plan(table, Budget(latency_ms=1)).choices
     {'m': {'conv1': 'exact'}}
     """
@@ -216,9 +214,7 @@ class Plan:
             lines.append(_beside(f"latency of {model}", taken, self.budget.latency_ns(model), 10**6, "ms"))
         lines.append(_beside("memory", self.memory_bytes, self.budget.memory_bytes, 2**20, "MiB"))
         gap = "no bound" if self.gap is None else f"gap {100 * self.gap:.4g} %"
-        lines.append(
-            f"loss {self.loss:.6g}, {self.status} by {self.solver}, {gap} ({self.objective} minimised)"
-        )
+        lines.append(f"loss {self.loss:.6g}, {self.status} by {self.solver}, {gap} ({self.objective} minimised)")
         return "\n".join(lines)
 
 
@@ -234,9 +230,7 @@ def check(plan: Plan, table: CostTable) -> tuple[str, ...]:
     """
     wrong = []
     if plan.table_digest != table.digest:
-        wrong.append(
-            f"the plan was made from the table {plan.table_digest[:12]}, not from {table.digest[:12]}"
-        )
+        wrong.append(f"the plan was made from the table {plan.table_digest[:12]}, not from {table.digest[:12]}")
     if plan.refit != table.refit:
         wrong.append(f"refit is {plan.refit} in the plan and {table.refit} in the table")
     try:
@@ -264,9 +258,7 @@ def check(plan: Plan, table: CostTable) -> tuple[str, ...]:
             (f"loss of {layer.model}/{layer.layer}", exact_loss(layer.loss), exact_loss(cost.loss)),
         ]
     wrong += [f"{what} is {got} in the plan; the table gives {is_}" for what, got, is_ in said if got != is_]
-    value = {"loss": plan.loss, "latency": sum(plan.latency_ms.values()), "memory": plan.memory_mib}[
-        plan.objective
-    ]
+    value = {"loss": plan.loss, "latency": sum(plan.latency_ms.values()), "memory": plan.memory_mib}[plan.objective]
     if plan.bound is not None and plan.bound > value * (1 + 1e-12):
         wrong.append(f"the bound {plan.bound} lies above the {plan.objective} {value}")
     if plan.status == "optimal" and (plan.gap is None or plan.gap > 1e-9):
@@ -287,9 +279,7 @@ def _from_json(found: Any) -> Plan:
     if found.get("version") != _VERSION:
         raise InputError(f"the plan has version {found.get('version')!r}; expected {_VERSION}")
     plan = Plan(
-        layers=tuple(
-            PlannedLayer(**{name: layer[name] for name in _LAYER_KEYS}) for layer in found["layers"]
-        ),
+        layers=tuple(PlannedLayer(**{name: layer[name] for name in _LAYER_KEYS}) for layer in found["layers"]),
         budget=Budget(**found["budget"]),
         **{name: found[name] for name in _PLAN_KEYS},
     )

@@ -185,9 +185,7 @@ class _Search:
             best = (value, around)
         if best is None:
             q = self.budget.latency_quantile
-            raise LimitError(
-                f"no plan was found that keeps the {q:g} quantile, and no proof that there is none"
-            )
+            raise LimitError(f"no plan was found that keeps the {q:g} quantile, and no proof that there is none")
         return _Found(choices=best[1], bound=bound, proven=bound is not None and bound == best[0])
 
     def _sigma(self, choices: Choices | None) -> Mapping[str, float]:
@@ -197,9 +195,7 @@ class _Search:
         median = replace(self.budget, latency_quantile=0.5)
         if choices is None:
             choices = {
-                m.name: {
-                    layer.name: min(layer.choices, key=lambda c: c.latency_ns).name for layer in m.layers
-                }
+                m.name: {layer.name: min(layer.choices, key=lambda c: c.latency_ns).name for layer in m.layers}
                 for m in self.table.models
             }
         high, middle = figures(self.table, choices, self.budget), figures(self.table, choices, median)
@@ -263,9 +259,7 @@ def _plan(search: _Search, found: _Found, seconds: float) -> Plan:
     exact = figures(table, found.choices, budget)
     wrong = exact.broken(budget)
     if wrong:
-        raise RuntimeError(
-            f"the choices of {search.solver.name} break the budget when added up: {'; '.join(wrong)}"
-        )
+        raise RuntimeError(f"the choices of {search.solver.name} break the budget when added up: {'; '.join(wrong)}")
     value = search._value(exact)  # noqa: SLF001 - one subject, two places
     bound = None if found.bound is None else min(found.bound, value)
     gap = None if bound is None else (value - bound) / value if value != bound else Fraction(0)
@@ -300,9 +294,7 @@ def _plan(search: _Search, found: _Found, seconds: float) -> Plan:
         seconds=seconds,
         versions=_versions(),
         refit=table.refit,
-        exact_latency_ns={
-            m.name: m.exact_latency_ns for m in table.models if m.exact_latency_ns is not None
-        },
+        exact_latency_ns={m.name: m.exact_latency_ns for m in table.models if m.exact_latency_ns is not None},
         sources=_sources(table),
     )
 

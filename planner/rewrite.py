@@ -60,9 +60,7 @@ class Rewritten:
         """Check that every layer has a choice and that its nodes are those of the model."""
         names = [layer.name for layer in self.graph.layers]
         if list(self.choices) != names or list(self.nodes) != names:
-            raise InputError(
-                f"model {self.graph.name!r}: expected one choice and the nodes of each layer, in order"
-            )
+            raise InputError(f"model {self.graph.name!r}: expected one choice and the nodes of each layer, in order")
         owned = sorted(name for names in self.nodes.values() for name in names)
         if owned != sorted(node.name for node in self.model.graph.node):
             raise InputError(f"model {self.graph.name!r}: every node must belong to exactly one layer")
@@ -88,9 +86,7 @@ def offers(graph: LayerGraph) -> dict[str, dict[str, Offer]]:
     return {view.name: {name: item.offer(view) for name, item in found.items()} for view in views}
 
 
-def applicable(
-    graph: LayerGraph, approximations: str | Sequence[str] = "default"
-) -> dict[str, tuple[str, ...]]:
+def applicable(graph: LayerGraph, approximations: str | Sequence[str] = "default") -> dict[str, tuple[str, ...]]:
     """Return the choices of each layer, ``exact`` first.
 
     Args:
@@ -120,9 +116,7 @@ def applicable(
             raise InputError(f"unknown approximation {name!r}; there are: {existing}")
 
     def is_wanted(choice: str) -> bool:
-        return (
-            wanted is None or choice in wanted or all(singles[part] in wanted for part in choice.split("+"))
-        )
+        return wanted is None or choice in wanted or all(singles[part] in wanted for part in choice.split("+"))
 
     result = {}
     for layer, by_name in offers(graph).items():
@@ -179,9 +173,7 @@ def apply(
             arrays.update(new.arrays)
             nodes[layer.name][:1] = new.nodes
         if index < last:
-            feeds = {
-                name: present[name] if name in present else calibration.exact(name) for name in layer.inputs
-            }
+            feeds = {name: present[name] if name in present else calibration.exact(name) for name in layer.inputs}
             present |= calibration.run(nodes[layer.name], arrays, feeds, layer.outputs)
         present = {name: array for name, array in present.items() if calibration.last_use[name] > index}
     return _assemble(graph, chosen, nodes, arrays, refit=refit)
@@ -200,18 +192,14 @@ def _checked(graph: LayerGraph, views: Mapping[str, LayerView], choices: Mapping
         label = f"model {graph.name!r}, layer {layer!r}, choice {choice!r}"
         for part in _parts(choice):
             if part not in known:
-                raise InputError(
-                    f"{label}: unknown approximation {part!r}; there are: {', '.join([EXACT, *known])}"
-                )
+                raise InputError(f"{label}: unknown approximation {part!r}; there are: {', '.join([EXACT, *known])}")
             offer = found[known[part]].offer(views[layer])
             if part not in offer.choices:
                 reason = offer.reason or f"it is offered {', '.join(offer.choices)} only"
                 raise InputError(f"{label}: {part} does not apply: {reason}")
         kinds = [found[known[part]].KIND for part in _parts(choice)]
         if kinds not in _COMPOSITIONS:
-            raise InputError(
-                f"{label}: expected one change of structure, one of storage, or the two in this order"
-            )
+            raise InputError(f"{label}: expected one change of structure, one of storage, or the two in this order")
     return {layer.name: choices.get(layer.name, EXACT) for layer in graph.layers}
 
 
@@ -297,8 +285,7 @@ def _assemble(
         choices=chosen,
         nodes={layer: tuple(node.name for node in names) for layer, names in nodes.items()},
         parameter_bytes={
-            layer: sum(arrays[name].nbytes for name in parameters_of(names, kinds))
-            for layer, names in nodes.items()
+            layer: sum(arrays[name].nbytes for name in parameters_of(names, kinds)) for layer, names in nodes.items()
         },
         refit=refit,
     )

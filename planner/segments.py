@@ -27,9 +27,7 @@ class Entry:
         present = sorted(node.name for node in self.model.graph.node)
         if listed != present:
             odd = sorted(set(listed) ^ set(present)) or ["a node is listed twice"]
-            raise ValueError(
-                f"{self.name}: the layers must hold every node exactly once, not so: {odd[:5]}"
-            )
+            raise ValueError(f"{self.name}: the layers must hold every node exactly once, not so: {odd[:5]}")
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -93,9 +91,7 @@ class Network:
                 Segment(
                     layer=layer,
                     nodes=tuple(nodes),
-                    inputs=tuple(
-                        dict.fromkeys(i for i in read if i not in made and i not in self.initialisers)
-                    ),
+                    inputs=tuple(dict.fromkeys(i for i in read if i not in made and i not in self.initialisers)),
                     outputs=tuple(o for o in made if readers.get(o, set()) - {layer}),
                     initialisers={i: self.initialisers[i] for i in read if i in self.initialisers},
                 )

@@ -64,13 +64,9 @@ def load(path: Path, input_shape: tuple[int, ...] | None = None) -> tuple[Draft,
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError as err:
-        raise InputError(
-            f"{path}: not an ONNX model, or one cut short ({len(content):,} bytes read): {err}"
-        ) from err
+        raise InputError(f"{path}: not an ONNX model, or one cut short ({len(content):,} bytes read): {err}") from err
     if not model.graph.node or not model.opset_import:
-        raise InputError(
-            f"{path}: not an ONNX model: {len(content):,} bytes that hold no operator; expected a network"
-        )
+        raise InputError(f"{path}: not an ONNX model: {len(content):,} bytes that hold no operator; expected a network")
     _check_operators(str(path), model)
     _name_nodes(model)
     if any(item.external_data for item in model.graph.initializer):
@@ -87,17 +83,11 @@ def _check_operators(where: str, model: onnx.ModelProto) -> None:
     for index, node in enumerate(model.graph.node):
         label = f"{where}: node {node.name or f'{node.op_type}_{index}'!r} is a {node.op_type}"
         if node.domain not in {"", "ai.onnx"}:
-            raise InputError(
-                f"{label} of domain {node.domain!r}; expected operators of the ONNX standard only"
-            )
-        if any(
-            item.type in {onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS} for item in node.attribute
-        ):
+            raise InputError(f"{label} of domain {node.domain!r}; expected operators of the ONNX standard only")
+        if any(item.type in {onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS} for item in node.attribute):
             raise InputError(f"{label}: control flow is not supported")
         if node.op_type in _REFUSED:
-            raise InputError(
-                f"{label}: not supported, its result is random or has no fixed shape and number type"
-            )
+            raise InputError(f"{label}: not supported, its result is random or has no fixed shape and number type")
         version = versions.get("", versions.get("ai.onnx", 1))
         if not onnx.defs.has(node.op_type, max_inclusive_version=version, domain=""):
             raise InputError(f"{label}: no such operator in version {version} of the ONNX standard")
@@ -155,14 +145,10 @@ def _draft(where: str, model: onnx.ModelProto, input_shape: tuple[int, ...] | No
     graph = model.graph
     if len(graph.output) != 1:
         names = ", ".join(repr(item.name) for item in graph.output)
-        raise InputError(
-            f"{where}: the network has {len(graph.output)} outputs ({names}); expected one, class scores"
-        )
+        raise InputError(f"{where}: the network has {len(graph.output)} outputs ({names}); expected one, class scores")
     if len(graph.input) != 1:
         names = ", ".join(repr(item.name) for item in graph.input)
-        raise InputError(
-            f"{where}: the network has {len(graph.input)} inputs ({names}); expected one, an image"
-        )
+        raise InputError(f"{where}: the network has {len(graph.input)} inputs ({names}); expected one, an image")
     return Draft(
         where=where,
         nodes=list(graph.node),
@@ -180,14 +166,10 @@ def _static_shape(where: str, value: onnx.ValueInfoProto, given: tuple[int, ...]
 
     tensor = value.type.tensor_type
     label = f"{where}: input {value.name!r}"
-    dims = [
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim
-    ]
+    dims = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim]
     if tensor.elem_type != onnx.TensorProto.FLOAT or (tensor.HasField("shape") and len(dims) != _IMAGE_DIMS):
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
-        raise InputError(
-            f"{label} is {kind} of {len(dims)} dimensions; expected a float image, (batch, C, H, W)"
-        )
+        raise InputError(f"{label} is {kind} of {len(dims)} dimensions; expected a float image, (batch, C, H, W)")
     if not tensor.HasField("shape"):
         dims = [None] * _IMAGE_DIMS
     if given is not None and (len(given) != _IMAGE_DIMS or given[0] != 1 or min(given) < 1):
@@ -195,9 +177,7 @@ def _static_shape(where: str, value: onnx.ValueInfoProto, given: tuple[int, ...]
     shape = []
     for axis, length in enumerate(dims):
         if length is not None and given is not None and given[axis] != length:
-            raise InputError(
-                f"{label}: dimension {axis} is {length} in the file, but {given[axis]} was given"
-            )
+            raise InputError(f"{label}: dimension {axis} is {length} in the file, but {given[axis]} was given")
         if length is None and axis and given is None:
             symbol = tensor.shape.dim[axis].dim_param if tensor.HasField("shape") else ""
             raise InputError(

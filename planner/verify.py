@@ -200,8 +200,7 @@ class Report:
                 f"loss {n.loss:+.4f} +- {n.loss_std:.4f}, predicted {n.predicted_loss:.4f}"
             )
         lines.extend(
-            f"{name}: the exact build runs at another speed than when the table was measured"
-            for name in self.drifted
+            f"{name}: the exact build runs at another speed than when the table was measured" for name in self.drifted
         )
         lines.append("every bound is kept" if self.ok else "a bound is broken")
         return "\n".join(lines)

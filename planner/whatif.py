@@ -115,14 +115,8 @@ class Frontier:
         other = "latency" if over_memory else "memory"
         for across, points in lines.items():
             found = sorted((x, p.plan.loss) for x, p in points if p.plan is not None)
-            label = (
-                f"{other} not bound"
-                if across is None
-                else f"{other} ≤ {across:g} {'ms' if over_memory else 'MiB'}"
-            )
-            drawn = axes.step(
-                [x for x, _ in found], [y for _, y in found], where="post", marker="o", label=label
-            )
+            label = f"{other} not bound" if across is None else f"{other} ≤ {across:g} {'ms' if over_memory else 'MiB'}"
+            drawn = axes.step([x for x, _ in found], [y for _, y in found], where="post", marker="o", label=label)
             nothing = [x for x, p in points if p.plan is None]
             axes.plot(nothing, [0.0] * len(nothing), "x", color=drawn[0].get_color())
         axes.set_xlabel("memory allowed (MiB)" if over_memory else "latency allowed (ms)")
@@ -179,11 +173,7 @@ class Difference:
         latency_ms: For each model in both, milliseconds of the second less those of the first.
         memory_mib: MiB of the second less those of the first.
 
-    >>> print(
-    ...     Difference(
-    ...         changed=(("m", "conv1", "exact", "int8"),), loss=0.01, latency_ms={"m": -1.0}, memory_mib=0.0
-    ...     )
-    ... )
+    >>> print(Difference(changed=(("m", "conv1", "exact", "int8"),), loss=0.01, latency_ms={"m": -1.0}, memory_mib=0.0))
     m/conv1: exact -> int8
     loss +0.01, latency of m -1 ms, memory +0 MiB
     """
@@ -196,9 +186,7 @@ class Difference:
     def __str__(self) -> str:
         """Write one line for each layer that changes, then the figures."""
         lines = [f"{model}/{layer}: {first} -> {second}" for model, layer, first, second in self.changed]
-        latencies = "".join(
-            f", latency of {model} {change:+.6g} ms" for model, change in self.latency_ms.items()
-        )
+        latencies = "".join(f", latency of {model} {change:+.6g} ms" for model, change in self.latency_ms.items())
         return "\n".join([*lines, f"loss {self.loss:+.6g}{latencies}, memory {self.memory_mib:+.6g} MiB"])
 
 
@@ -237,9 +225,7 @@ def sweep(
     memories = [budget.memory_mib] if memory_mib is None else list(memory_mib)
     if not latencies or not memories:
         raise InputError("there are no bounds to sweep over; expected at least one")
-    budgets = [
-        replace(budget, latency_ms=ms, memory_mib=mib) for mib, ms in itertools.product(memories, latencies)
-    ]
+    budgets = [replace(budget, latency_ms=ms, memory_mib=mib) for mib, ms in itertools.product(memories, latencies)]
     points: list[Point] = []
     hint = None
     for wanted in budgets:
@@ -299,9 +285,7 @@ def price(
     share = Decimal(repr(float(step)))
 
     def loss(wanted: Budget) -> float | None:
-        points = sweep(
-            table, wanted, solver=solver, time_limit_s=time_limit_s, seed=seed, workers=workers
-        ).points
+        points = sweep(table, wanted, solver=solver, time_limit_s=time_limit_s, seed=seed, workers=workers).points
         return None if points[0].plan is None else points[0].plan.loss
 
     here = plan(table, budget, solver, time_limit_s=time_limit_s, seed=seed, workers=workers).loss
@@ -312,9 +296,7 @@ def price(
         if more is None:
             raise LimitError(f"no plan was found in time with {amount} {unit} more for the {name}")
         less = loss(change(bound - amount))
-        found.append(
-            Price(bound=name, unit=unit, step=float(amount), loss=here, loss_more=more, loss_less=less)
-        )
+        found.append(Price(bound=name, unit=unit, step=float(amount), loss=here, loss_more=more, loss_less=less))
     if not found:
         raise InputError("neither latency nor memory is bound; expected a bound to put a price on")
     return tuple(found)
@@ -337,9 +319,7 @@ def diff(first: Plan, second: Plan) -> Difference:
     return Difference(
         changed=tuple(changed),
         loss=second.loss - first.loss,
-        latency_ms={
-            m: ms - first.latency_ms[m] for m, ms in second.latency_ms.items() if m in first.latency_ms
-        },
+        latency_ms={m: ms - first.latency_ms[m] for m, ms in second.latency_ms.items() if m in first.latency_ms},
         memory_mib=second.memory_mib - first.memory_mib,
     )
 

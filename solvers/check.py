@@ -31,11 +31,7 @@ def values(problem: Problem, choices: Sequence[int]) -> tuple[int, ...]:
     chosen = set(_options(problem, choices))
     peaks = [
         max(
-            (
-                cost
-                for option, cost in zip(peak.options.tolist(), peak.costs.tolist(), strict=True)
-                if option in chosen
-            ),
+            (cost for option, cost in zip(peak.options.tolist(), peak.costs.tolist(), strict=True) if option in chosen),
             default=0,
         )
         for peak in problem.peaks
@@ -71,9 +67,7 @@ def broken(problem: Problem, choices: Sequence[int]) -> tuple[str, ...]:
         source = int(pair.source_format[choices[pair.source]])
         target = int(pair.target_format[choices[pair.target]])
         if not pair.allowed[source, target]:
-            found.append(
-                f"groups {pair.source} and {pair.target} meet in forbidden formats {source} and {target}"
-            )
+            found.append(f"groups {pair.source} and {pair.target} meet in forbidden formats {source} and {target}")
     return tuple(found)
 
 
@@ -126,8 +120,7 @@ def _cheapest(problem: Problem, options: list[int], costs: list[int]) -> list[in
     of_option = dict(zip(options, costs, strict=True))
     start = problem.start.tolist()
     return [
-        min(of_option.get(option, 0) for option in range(first, beyond))
-        for first, beyond in itertools.pairwise(start)
+        min(of_option.get(option, 0) for option in range(first, beyond)) for first, beyond in itertools.pairwise(start)
     ]
 
 
@@ -137,7 +130,5 @@ def _options(problem: Problem, choices: Sequence[int]) -> list[int]:
         raise ValueError(f"{len(choices)} choices for {problem.groups} groups")
     for group, choice in enumerate(choices):
         if not 0 <= choice < start[group + 1] - start[group]:
-            raise ValueError(
-                f"group {group} has {start[group + 1] - start[group]} options; got choice {choice}"
-            )
+            raise ValueError(f"group {group} has {start[group + 1] - start[group]} options; got choice {choice}")
     return [first + choice for first, choice in zip(start[:-1], choices, strict=True)]

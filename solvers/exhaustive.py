@@ -39,9 +39,7 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
     count = math.prod(sizes)
     if count > MOST_COMBINATIONS:
         shown = str(count) if count < 10**15 else f"about 10^{len(str(count)) - 1}"
-        raise RefusedError(
-            f"exhaustive tries at most {MOST_COMBINATIONS} combinations; this problem has {shown}"
-        )
+        raise RefusedError(f"exhaustive tries at most {MOST_COMBINATIONS} combinations; this problem has {shown}")
     deadline = time.perf_counter() + limits.time_s
     best: tuple[int, int] | None = None
     beyond = 0
@@ -62,9 +60,7 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
     return Solution(status=status, choices=chosen, objective=best[0], bound=bound)
 
 
-def _evaluate(
-    problem: Problem, choices: Sequence[npt.NDArray[np.intp]]
-) -> tuple[Integers, npt.NDArray[np.bool_]]:
+def _evaluate(problem: Problem, choices: Sequence[npt.NDArray[np.intp]]) -> tuple[Integers, npt.NDArray[np.bool_]]:
     """Compute the objective of each combination, and whether it keeps every capacity."""
     highest = [np.max(_of_groups(problem, choices, peak), axis=0) for peak in problem.peaks]
     totals = []
@@ -84,9 +80,7 @@ def _evaluate(
     return totals[problem.objective], keeps
 
 
-def _of_groups(
-    problem: Problem, choices: Sequence[npt.NDArray[np.intp]], terms: Row | Peak
-) -> list[Integers]:
+def _of_groups(problem: Problem, choices: Sequence[npt.NDArray[np.intp]], terms: Row | Peak) -> list[Integers]:
     """Return what each combination costs in each group, ``(groups, combinations)``."""
     costs = np.zeros(problem.options, np.int64)
     costs[terms.options] = terms.costs

@@ -147,9 +147,7 @@ class _Walk:
             helps = np.flatnonzero(gain > 1e-12)
             if not len(helps):
                 return None
-            return int(
-                helps[np.argmin(np.where(dearer[helps] > 0, dearer[helps] / gain[helps], dearer[helps]))]
-            )
+            return int(helps[np.argmin(np.where(dearer[helps] > 0, dearer[helps] / gain[helps], dearer[helps]))])
         keeps = np.flatnonzero((excess_after == 0) & (dearer < 0))
         return int(keeps[np.argmin(dearer[keeps])]) if len(keeps) else None
 
@@ -158,9 +156,7 @@ class _Walk:
         problem = self.problem
         both = self.linear + meeting[:-1]
         change = (both - both[:, chosen][:, self.group]).astype(np.float64)
-        value = np.array([row.constant for row in problem.rows], np.float64) + self.linear[:, chosen].sum(
-            axis=1
-        )
+        value = np.array([row.constant for row in problem.rows], np.float64) + self.linear[:, chosen].sum(axis=1)
         for index, pair in enumerate(problem.pairs):
             source = pair.source_format[chosen[pair.source] - problem.start[pair.source]]
             target = pair.target_format[chosen[pair.target] - problem.start[pair.target]]

@@ -117,12 +117,9 @@ def _ask(problem: Problem, limits: Limits, seconds: float) -> _Answer:
         level = result.variable_values(option)
         start = problem.start.tolist()
         chosen = tuple(
-            max(range(first, beyond), key=level.__getitem__) - first
-            for first, beyond in itertools.pairwise(start)
+            max(range(first, beyond), key=level.__getitem__) - first for first, beyond in itertools.pairwise(start)
         )
-    return _Answer(
-        proven_infeasible=False, chosen=chosen, bound=_bound(problem, result.best_objective_bound(), scale)
-    )
+    return _Answer(proven_infeasible=False, chosen=chosen, bound=_bound(problem, result.best_objective_bound(), scale))
 
 
 @contextmanager
@@ -169,10 +166,7 @@ def _build(problem: Problem) -> tuple[Any, list[Any], int]:
     for index, row in enumerate(problem.rows):
         if row.capacity is None and index != problem.objective:
             continue
-        terms = [
-            (option[place], cost)
-            for place, cost in zip(row.options.tolist(), row.costs.tolist(), strict=True)
-        ]
+        terms = [(option[place], cost) for place, cost in zip(row.options.tolist(), row.costs.tolist(), strict=True)]
         terms += [peak[place] for place in row.peaks]
         for pair, met in zip(problem.pairs, meeting, strict=True):
             for matrix in (costs for row_index, costs in pair.costs if row_index == index):
@@ -212,9 +206,7 @@ def _add_pair(problem: Problem, model: Any, option: list[Any], index: int) -> di
         for place, used in enumerate(formats.tolist()):
             members.setdefault(used, []).append(option[int(problem.start[group]) + place])
         sides.append(members)
-    met = {
-        (f, g): model.add_variable(lb=0.0, ub=1.0) for f in sides[0] for g in sides[1] if pair.allowed[f, g]
-    }
+    met = {(f, g): model.add_variable(lb=0.0, ub=1.0) for f in sides[0] for g in sides[1] if pair.allowed[f, g]}
     for side, members in enumerate(sides):
         for used, variables in members.items():
             meets = mathopt.fast_sum(variable for formats, variable in met.items() if formats[side] == used)

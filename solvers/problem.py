@@ -22,9 +22,7 @@ def _integers(name: str, values: object, length: int | None = None) -> Integers:
     if array.size == 0:
         array = array.astype(np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise ValueError(
-            f"{name} is {array.dtype} of shape {array.shape}; expected integers in one dimension"
-        )
+        raise ValueError(f"{name} is {array.dtype} of shape {array.shape}; expected integers in one dimension")
     if length is not None and len(array) != length:
         raise ValueError(f"{name} has {len(array)} entries; expected {length}")
     if array.size and int(array.max()) > np.iinfo(np.int64).max:
@@ -214,15 +212,11 @@ class Problem:
         for pair in self.pairs:
             for group, formats in ((pair.source, pair.source_format), (pair.target, pair.target_format)):
                 if not 0 <= group < self.groups or len(formats) != sizes[group]:
-                    raise ValueError(
-                        f"pair {pair.source}-{pair.target}: group {group} does not fit its formats"
-                    )
+                    raise ValueError(f"pair {pair.source}-{pair.target}: group {group} does not fit its formats")
                 if int(formats.min()) < 0:
                     raise ValueError(f"pair {pair.source}-{pair.target}: a format is negative")
             if any(not 0 <= row < len(self.rows) for row, _ in pair.costs):
-                raise ValueError(
-                    f"pair {pair.source}-{pair.target}: a row beyond the {len(self.rows)} that exist"
-                )
+                raise ValueError(f"pair {pair.source}-{pair.target}: a row beyond the {len(self.rows)} that exist")
 
     def most(self) -> list[int]:
         """Return, for each row, what all of its costs together would come to; no choice can cost more."""

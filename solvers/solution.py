@@ -48,9 +48,7 @@ class Solution:
         """Refuse an answer that contradicts itself."""
         found = self.status in (Status.OPTIMAL, Status.FEASIBLE)
         if found != (self.choices is not None) or found != (self.objective is not None):
-            raise ValueError(
-                f"status {self.status} with choices {self.choices} and objective {self.objective}"
-            )
+            raise ValueError(f"status {self.status} with choices {self.choices} and objective {self.objective}")
         if self.status is Status.OPTIMAL and self.bound != self.objective:
             raise ValueError(f"called optimal with objective {self.objective} and bound {self.bound}")
         if self.objective is not None and self.bound is not None and self.bound > self.objective:

@@ -105,9 +105,7 @@ def branches() -> onnx.ModelProto:
     x = b.add("Concat", [y, z], name="join", axis=1)
     x = b.norm(x, "norm", 10)
     x = b.add("AveragePool", [x], name="pool", kernel_shape=[5, 5])
-    shape = b.add(
-        "Concat", [b.constant(np.array([1]), "one"), b.constant(np.array([-1]), "rest")], out="q", axis=0
-    )
+    shape = b.add("Concat", [b.constant(np.array([1]), "one"), b.constant(np.array([-1]), "rest")], out="q", axis=0)
     x = b.add("Reshape", [x, shape], name="flat")
     x = b.add("Dropout", [x], name="drop")
     x = b.add("MatMul", [x, b.weights((10, CLASSES), "fc.w")], name="fc")
@@ -137,9 +135,7 @@ def run(model: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     rows = [session.run(None, {name: image[None]})[0].reshape(-1) for image in images]
     return np.stack(rows)

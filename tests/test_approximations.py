@@ -101,9 +101,7 @@ def test_full_rank_equals_the_exact_layer(seed, outputs, depth):
     )
     x = correlated(rng, 50, depth)
     expand, reduce, bias = factorise(linear, moments(linear, x), outputs)
-    assert np.allclose(
-        x @ (expand @ reduce).T + bias, x @ linear.weight.T + linear.bias, rtol=1e-4, atol=1e-4
-    )
+    assert np.allclose(x @ (expand @ reduce).T + bias, x @ linear.weight.T + linear.bias, rtol=1e-4, atol=1e-4)
 
 
 def test_a_rank_beyond_the_outputs_is_refused():
@@ -120,9 +118,7 @@ def test_low_rank_keeps_the_outputs_better_than_a_plain_decomposition_does():
     shape = (1, 24, *x.shape[2:])
     expand, reduce, bias = factorise(linear, moments(linear, x, output_shape=shape), 4)
     left, values, right = np.linalg.svd(linear.matrix, full_matrices=False)
-    rows = np.concatenate(list(input_rows(linear, x, sample(linear, shape, len(x)), shape)), axis=1)[
-        0, :, :-1
-    ]
+    rows = np.concatenate(list(input_rows(linear, x, sample(linear, shape, len(x)), shape)), axis=1)[0, :, :-1]
     target = rows @ linear.matrix.T
     ours = np.square(rows @ (expand @ reduce).T + bias - target).mean()
     plain = np.square(rows @ (left[:, :4] * values[:4] @ right[:4]).T - target).mean()

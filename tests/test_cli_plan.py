@@ -82,9 +82,7 @@ def test_a_bad_table_is_refused_with_its_place(tmp_path: Path, capsys: pytest.Ca
         assert part in error
 
 
-def test_no_plan_is_status_3_with_the_reason(
-    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_plan_is_status_3_with_the_reason(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(table), "--latency-ms", "0.001", "-o", str(tmp_path / "plan.json")]) == 3
     error = capsys.readouterr().err
     assert "latency of m" in error
@@ -152,16 +150,12 @@ def test_an_unknown_module_lists_those_that_exist() -> None:
 
 def test_a_reader_that_leaves_early_is_no_fault(table: Path) -> None:
     command = f"{sys.executable} -m planner.cli plan {table} | true; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(
-        ["bash", "-c", command], check=False, capture_output=True, cwd=Path(__file__).parent.parent
-    )
+    done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, cwd=Path(__file__).parent.parent)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("share", [0.7, 0.8, 0.85])
-def test_a_foreign_table_of_200_layers_is_proven_optimal_in_five_seconds(
-    tmp_path: Path, share: float
-) -> None:
+def test_a_foreign_table_of_200_layers_is_proven_optimal_in_five_seconds(tmp_path: Path, share: float) -> None:
     table = generate(1, models=1, layers=200, choices=12)
     table.write(tmp_path / "big.csv")
     budget = relative_budget(table, share, share)

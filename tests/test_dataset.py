@@ -158,9 +158,7 @@ def test_the_digest_depends_on_content_and_not_on_the_file(tmp_path: Path) -> No
         ),
     ],
 )
-def test_names_the_file_and_what_is_wrong_with_it(
-    tmp_path: Path, changes: dict[str, object], message: str
-) -> None:
+def test_names_the_file_and_what_is_wrong_with_it(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     path = archive(tmp_path, **changes)
     with pytest.raises(InputError, match=message) as caught:
         read(path)
@@ -220,9 +218,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_network_for_other_images_is_refused(tmp_path: Path) -> None:
     data = read(archive(tmp_path))
-    with pytest.raises(
-        InputError, match=r"some\.npz: images have shape \(1, 6, 5\).*but net takes \(3, 6, 5\)"
-    ):
+    with pytest.raises(InputError, match=r"some\.npz: images have shape \(1, 6, 5\).*but net takes \(3, 6, 5\)"):
         data.check_against(input_shape=(1, 3, 6, 5), classes=3, model="net")
 
 

@@ -17,9 +17,7 @@ COUNT = CALIBRATION_COUNT + VALIDATION_COUNT + 8
 
 
 def write_idx(path: Path, values: np.ndarray, *, zipped: bool) -> None:
-    content = (
-        bytes((0, 0, 8, values.ndim)) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
-    )
+    content = bytes((0, 0, 8, values.ndim)) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
     if zipped:
         path.with_name(path.name + ".gz").write_bytes(gzip.compress(content, 1))
     else:
@@ -97,9 +95,7 @@ def test_a_truncated_idx_file_is_refused(tmp_path: Path) -> None:
     idx_folder(tmp_path)
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(
-        InputError, match="train-images-idx3-ubyte: 24310 bytes of data; its header says 24320"
-    ):
+    with pytest.raises(InputError, match="train-images-idx3-ubyte: 24310 bytes of data; its header says 24320"):
         read(tmp_path)
 
 

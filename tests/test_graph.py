@@ -111,9 +111,7 @@ def test_parameters_macs_and_live_bytes_are_counted_by_hand(tmp_path):
     assert graph.layer("b").activation_bytes == 4 * (8 * 8 * 8 + 2 * 16 * 4 * 4)
     assert graph.layer("depthwise").macs == 16 * 4 * 4 * 9
     assert graph.parameter_bytes == sum(
-        4 * int(np.prod(item.dims))
-        for item in graph.model.graph.initializer
-        if item.data_type == TensorProto.FLOAT
+        4 * int(np.prod(item.dims)) for item in graph.model.graph.initializer if item.data_type == TensorProto.FLOAT
     )
 
 

@@ -55,9 +55,7 @@ def tables(draw: st.DrawFn) -> CostTable:
                 )
                 for k in range(draw(st.integers(1, 3)))
             )
-            layers.append(
-                LayerCosts(name=f"l{la}", choices=options, tie=draw(st.sampled_from([None, None, "t"])))
-            )
+            layers.append(LayerCosts(name=f"l{la}", choices=options, tie=draw(st.sampled_from([None, None, "t"]))))
         edges = tuple(
             EdgeCosts(source=f"l{u}", target=f"l{v}", conversions=conversions(rng))
             for u, v in itertools.combinations(range(len(layers)), 2)
@@ -139,9 +137,7 @@ budgets = st.builds(
 @OFTEN
 @given(table=tables(), budget=budgets, objective=st.sampled_from(["loss", "latency", "memory"]))
 @pytest.mark.parametrize("solver", ["cpsat", "highs", "exhaustive"])
-def test_plans_are_the_best_of_all_combinations(
-    solver: str, table: CostTable, budget: Budget, objective: str
-) -> None:
+def test_plans_are_the_best_of_all_combinations(solver: str, table: CostTable, budget: Budget, objective: str) -> None:
     try:
         best = best_value(table, budget, objective)
         found = plan(table, budget, solver, objective=objective, workers=1, explains=False)  # type: ignore[arg-type]
@@ -151,9 +147,7 @@ def test_plans_are_the_best_of_all_combinations(
     except InputError as error:
         assert "tied layers cannot" in str(error)  # noqa: PT017
         return
-    value = {"loss": found.loss, "latency": sum(found.latency_ns.values()) / 1e6, "memory": found.memory_mib}[
-        objective
-    ]
+    value = {"loss": found.loss, "latency": sum(found.latency_ns.values()) / 1e6, "memory": found.memory_mib}[objective]
     assert value == pytest.approx(float(best), rel=1e-12)
     assert found.status == "optimal" or (solver == "highs" and found.gap < 1e-4)
     assert check(found, table) == ()
@@ -231,9 +225,7 @@ def test_overhead_scale_and_fixed_bytes_count() -> None:
 
 
 def test_among_the_fastest_plans_takes_the_one_of_least_loss() -> None:
-    layer = LayerCosts(
-        name="a", choices=(choice("bad", 5, 1, 0.9), choice("good", 5, 1, 0.1), choice("slow", 9, 1))
-    )
+    layer = LayerCosts(name="a", choices=(choice("bad", 5, 1, 0.9), choice("good", 5, 1, 0.1), choice("slow", 9, 1)))
     table = CostTable(models=(ModelCosts(name="m", layers=(layer,)),))
     for solver in ("cpsat", "highs", "exhaustive", "greedy"):
         assert plan(table, Budget(), solver, objective="latency").choices == {"m": {"a": "good"}}
@@ -274,10 +266,7 @@ def test_the_relaxations_are_enough() -> None:
         "memory_mib": Decimal(2000) / 2**20 * Decimal(why.uniform),
         "loss": Decimal("0.02") * Decimal(why.uniform),
     }
-    assert (
-        plan(small_table(), Budget(**{k: v * Decimal("1.000001") for k, v in grown.items()})).status
-        == "optimal"
-    )
+    assert plan(small_table(), Budget(**{k: v * Decimal("1.000001") for k, v in grown.items()})).status == "optimal"
     with pytest.raises(InfeasibleError):
         plan(small_table(), Budget(**{k: v * Decimal("0.999") for k, v in grown.items()}))
 
@@ -347,9 +336,7 @@ def test_the_check_finds_what_was_changed() -> None:
     found = plan(table, Budget(latency_ms="0.0024"))
     assert check(found, table) == ()
     assert "loss is 0.5" in check(replace(found, loss=0.5), table)[0]
-    assert any(
-        "above the bound" in line for line in check(replace(found, budget=Budget(latency_ms="0.002")), table)
-    )
+    assert any("above the bound" in line for line in check(replace(found, budget=Budget(latency_ms="0.002")), table))
     assert any("bound" in line for line in check(replace(found, bound=0.02), table))
     assert any("made from the table" in line for line in check(found, small_table(overhead_ns=1)))
 

@@ -62,9 +62,7 @@ def test_names_of_approximations_or_of_choices_select(small):
 
 def test_an_unknown_approximation_is_answered_with_those_that_exist(small):
     for name in ("prune", "lowrank@0.3", "int8w+lowrank@0.5"):
-        with pytest.raises(
-            InputError, match=r"unknown approximation .*; there are: int8w, lowrank, perforate"
-        ):
+        with pytest.raises(InputError, match=r"unknown approximation .*; there are: int8w, lowrank, perforate"):
             applicable(small, [name])
 
 
@@ -101,12 +99,8 @@ def test_every_node_of_a_rewritten_network_belongs_to_one_layer(graph):
     assert sorted(owned) == sorted(node.name for node in rewritten.model.graph.node)
     assert len(owned) == len(set(owned))
     assert rewritten.choices == choices
-    sizes = {
-        name: array.nbytes for name, array in arrays(rewritten.model).items() if array.dtype.kind in "fi"
-    }
-    whole = [
-        name for name in sizes if "shape" not in name and "scales" not in name and name not in {"q", "rest"}
-    ]
+    sizes = {name: array.nbytes for name, array in arrays(rewritten.model).items() if array.dtype.kind in "fi"}
+    whole = [name for name in sizes if "shape" not in name and "scales" not in name and name not in {"q", "rest"}]
     assert sum(rewritten.parameter_bytes.values()) == sum(sizes[name] for name in whole)
 
 
@@ -145,8 +139,7 @@ def test_refit_brings_held_out_outputs_nearer_to_the_exact_ones(choice, graph):
     evaluator = Evaluator(graph, unseen, np.zeros(len(unseen), np.int64))
     error = {
         refit: np.square(
-            evaluator.logits(apply(graph, {layer: choice}, calibration, refit=refit).model)
-            - evaluator.exact()
+            evaluator.logits(apply(graph, {layer: choice}, calibration, refit=refit).model) - evaluator.exact()
         ).mean()
         for refit in (False, True)
     }
@@ -155,9 +148,7 @@ def test_refit_brings_held_out_outputs_nearer_to_the_exact_ones(choice, graph):
 
 def test_a_refit_of_unchanged_inputs_returns_the_weights():
     rng = np.random.default_rng(0)
-    linear = Linear(
-        weight=rng.normal(size=(4, 6)).astype(np.float32), bias=rng.normal(size=4).astype(np.float32)
-    )
+    linear = Linear(weight=rng.normal(size=(4, 6)).astype(np.float32), bias=rng.normal(size=4).astype(np.float32))
     x = rng.normal(size=(200, 6)).astype(np.float32)
     y = x @ linear.weight.T + linear.bias
     new = solve(linear, moments(linear, x, targets=y[None]))

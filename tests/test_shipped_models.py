@@ -39,14 +39,10 @@ def test_accuracy_on_the_sample_is_the_recorded_one(name: str) -> None:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        shipped(f"models/{name}.onnx"), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(shipped(f"models/{name}.onnx"), options, providers=["CPUExecutionProvider"])
     sample = read(shipped("fashion_mnist.npz"))
     images = sample.inputs("test")
-    logits = np.concatenate(
-        [session.run(["logits"], {"input": images[i : i + 1]})[0] for i in range(len(images))]
-    )
+    logits = np.concatenate([session.run(["logits"], {"input": images[i : i + 1]})[0] for i in range(len(images))])
     top1 = 100 * float((logits.argmax(1) == sample.test.labels).mean())
     # Two images either way: another processor rounds differently.
     assert top1 == pytest.approx(DESCRIBED[name]["sample_test_top1"], abs=0.1)

@@ -102,9 +102,7 @@ def test_any_row_can_be_the_objective(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXACT)
 def test_a_forbidden_meeting_is_never_chosen(name: str) -> None:
-    pair = Pair(
-        source=0, target=1, source_format=[0, 1], target_format=[0, 1], allowed=[[True, False], [False, True]]
-    )
+    pair = Pair(source=0, target=1, source_format=[0, 1], target_format=[0, 1], allowed=[[True, False], [False, True]])
     assert solvers.get(name).solve(small(pairs=(pair,))).choices == (1, 1)
 
 

@@ -150,9 +150,7 @@ def test_unknown_columns_are_ignored_with_a_warning(tmp_path: Path, caplog: pyte
         ([], ["no models"]),
     ],
 )
-def test_a_bad_csv_is_refused_and_the_place_named(
-    tmp_path: Path, lines: list[str], expected: list[str]
-) -> None:
+def test_a_bad_csv_is_refused_and_the_place_named(tmp_path: Path, lines: list[str], expected: list[str]) -> None:
     path = written(tmp_path, *lines)
     with pytest.raises(TableError) as refused:
         CostTable.read(path)

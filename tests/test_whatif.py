@@ -102,9 +102,7 @@ def test_solvers_are_compared_on_the_same_instances(tmp_path: Path) -> None:
     assert got["cpsat", "none"] == ("infeasible", None, None)
     assert got["greedy", "none"] == ("limit", None, None)
     comparison.write(tmp_path / "c.csv")
-    assert (
-        (tmp_path / "c.csv").read_text().startswith("solver,instance,status,loss,bound,gap,seconds,checked")
-    )
+    assert (tmp_path / "c.csv").read_text().startswith("solver,instance,status,loss,bound,gap,seconds,checked")
 
 
 def test_what_a_solver_refuses_is_said_and_not_hidden() -> None:

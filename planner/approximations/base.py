@@ -82,9 +82,7 @@ class Offer:
     def __post_init__(self) -> None:
         """Check that there are choices or a reason, not both."""
         if bool(self.choices) == bool(self.reason):
-            raise InputError(
-                f"an offer of {self.choices} with the reason {self.reason!r}; expected one of the two"
-            )
+            raise InputError(f"an offer of {self.choices} with the reason {self.reason!r}; expected one of the two")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -171,9 +169,7 @@ class Context:
         feeds = {name for node in source for name in node.input if name} - set(what.arrays)
         feeds -= {name for node in source for name in node.output}
         (feed,) = feeds
-        return run_nodes(source, what.arrays, {feed: inputs}, [target], opset=self.opset, batch=self.batch)[
-            target
-        ]
+        return run_nodes(source, what.arrays, {feed: inputs}, [target], opset=self.opset, batch=self.batch)[target]
 
 
 class Approximation(Protocol):

@@ -79,7 +79,5 @@ def apply(context: Context, choice: str) -> Replacement:
         copy.CopyFrom(node)
         copy.input[1] = f"{name}.float32"
         nodes.append(copy)
-    new = Replacement(
-        nodes=tuple(nodes), arrays=arrays, in_format=before.in_format, out_format=before.out_format
-    )
+    new = Replacement(nodes=tuple(nodes), arrays=arrays, in_format=before.in_format, out_format=before.out_format)
     return corrected(context, new, like=before)

@@ -55,9 +55,7 @@ def offer(view: LayerView) -> Offer:
     if view.first and view.is_conv:
         return Offer(reason="it is the first convolution, which costs much accuracy and little time")
     choices = tuple(name for name in CHOICES if rank_of(linear.outputs, linear.depth, _share(name)) >= 1)
-    return (
-        Offer(choices=choices) if choices else Offer(reason=f"{linear.outputs} x {linear.depth} is too small")
-    )
+    return Offer(choices=choices) if choices else Offer(reason=f"{linear.outputs} x {linear.depth} is too small")
 
 
 def factorise(
@@ -80,9 +78,7 @@ def factorise(
         InputError: The rank is below 1 or above the number of outputs.
     """
     if not 1 <= rank <= linear.outputs:
-        raise InputError(
-            f"rank {rank} of a layer of {linear.outputs} outputs; expected 1 to {linear.outputs}"
-        )
+        raise InputError(f"rank {rank} of a layer of {linear.outputs} outputs; expected 1 to {linear.outputs}")
     weights = linear.matrix.astype(np.float64)
     spread = weights @ moments.covariance[0] @ weights.T
     if moments.rows <= moments.images:

@@ -16,9 +16,7 @@ __all__ = ["add_budget", "add_solver", "budget", "check_writable", "latency", "s
 def add_budget(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a budget."""
     parser.add_argument("--latency-ms", metavar="MS", help="bound for each model: 2, or quick=2,vggs=4")
-    parser.add_argument(
-        "--memory-mib", metavar="MIB", help="bound on weights and activations of all models together"
-    )
+    parser.add_argument("--memory-mib", metavar="MIB", help="bound on weights and activations of all models together")
     parser.add_argument("--loss", metavar="LOSS", help="bound on the increase of the cross-entropy")
     add_budget_form(parser)
 
@@ -48,9 +46,7 @@ def add_solver(parser: argparse.ArgumentParser, time_limit_s: float = 30.0) -> N
 
 def add_limits(parser: argparse.ArgumentParser, time_limit_s: float = 30.0) -> None:
     """Add the limits of a solver."""
-    parser.add_argument(
-        "--time-limit-s", type=float, default=time_limit_s, metavar="S", help="seconds for solving"
-    )
+    parser.add_argument("--time-limit-s", type=float, default=time_limit_s, metavar="S", help="seconds for solving")
     parser.add_argument("--seed", type=int, default=0, help="seed of the solver")
     parser.add_argument("--workers", type=int, help="threads of the solver (default: all)")
 

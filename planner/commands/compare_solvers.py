@@ -23,9 +23,7 @@ def register(subparsers: Any) -> None:
         help="a made-up table; its budget is 0.6 of the exact latency and half of the exact memory",
     )
     add_budget(parser)
-    parser.add_argument(
-        "--solvers", metavar="S,S", help="names of the solvers (default: all that are installed)"
-    )
+    parser.add_argument("--solvers", metavar="S,S", help="names of the solvers (default: all that are installed)")
     add_limits(parser, time_limit_s=10.0)
     parser.add_argument("-o", "--output", metavar="CSV", help="where to write the comparison")
     parser.set_defaults(run=run)

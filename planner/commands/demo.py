@@ -39,9 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.output)
     out.mkdir(parents=True, exist_ok=True)
     check_writable(str(out / "table.json"))
-    model = planner.load(
-        planner.shipped(f"models/{arguments.model}.onnx"), data=planner.shipped("fashion_mnist.npz")
-    )
+    model = planner.load(planner.shipped(f"models/{arguments.model}.onnx"), data=planner.shipped("fashion_mnist.npz"))
     say(model)
     journal = out / "table.journal"
     with progress() as tell:

@@ -13,9 +13,7 @@ __all__ = ["register", "run"]
 
 def register(subparsers: Any) -> None:
     """Add the command to the command line."""
-    parser = subparsers.add_parser(
-        "measure", help="measure what every choice of every layer costs, into a table"
-    )
+    parser = subparsers.add_parser("measure", help="measure what every choice of every layer costs, into a table")
     parser.add_argument("models", nargs="+", metavar="ONNX", help="networks: quick.onnx, or name=file.onnx")
     parser.add_argument("--data", required=True, metavar="DATA", help="labelled images: an .npz or a folder")
     parser.add_argument("--device", default="tvm", help="name of the device (default: tvm)")
@@ -25,9 +23,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("--no-refit", action="store_true", help="do not refit layers behind an approximated one")
     parser.add_argument("--rounds", type=int, default=25, help="rounds of timing (default: 25)")
-    parser.add_argument(
-        "--input-shape", metavar="1,C,H,W", help="shape of the input, where a file leaves it open"
-    )
+    parser.add_argument("--input-shape", metavar="1,C,H,W", help="shape of the input, where a file leaves it open")
     parser.add_argument("-o", "--output", required=True, metavar="TABLE", help="cost table, .json or .csv")
     parser.set_defaults(run=run)
 

@@ -13,20 +13,14 @@ __all__ = ["register", "run"]
 
 def register(subparsers: Any) -> None:
     """Add the command to the command line."""
-    parser = subparsers.add_parser(
-        "sweep", help="plan over many bounds: every latency with every memory given"
-    )
+    parser = subparsers.add_parser("sweep", help="plan over many bounds: every latency with every memory given")
     parser.add_argument("table", metavar="TABLE", help="cost table, .json or .csv")
-    parser.add_argument(
-        "--latency-ms", nargs="+", metavar="MS", help="bounds: 1 2 3, or quick=1,vggs=2 quick=2,vggs=4"
-    )
+    parser.add_argument("--latency-ms", nargs="+", metavar="MS", help="bounds: 1 2 3, or quick=1,vggs=2 quick=2,vggs=4")
     parser.add_argument("--memory-mib", nargs="+", metavar="MIB", help="bounds: 0.25 0.5 1")
     parser.add_argument("--loss", metavar="LOSS", help="bound on the increase of the cross-entropy")
     add_budget_form(parser)
     add_solver(parser)
-    parser.add_argument(
-        "--objective", choices=("loss", "latency", "memory"), default="loss", help="what is minimised"
-    )
+    parser.add_argument("--objective", choices=("loss", "latency", "memory"), default="loss", help="what is minimised")
     parser.add_argument("-o", "--output", metavar="CSV", help="where to write the points, one line each")
     parser.add_argument("--plot", metavar="IMAGE", help="where to draw them, such as frontier.svg")
     parser.set_defaults(run=run)
@@ -57,6 +51,4 @@ def run(arguments: argparse.Namespace) -> int:
     say(frontier.to_frame().drop(columns="reason").to_string(index=False, na_rep="-"))
     for reason in dict.fromkeys(point.reason for point in frontier.points if point.reason):
         say(reason)
-    return (
-        0 if frontier.plans else (3 if all(point.status == "infeasible" for point in frontier.points) else 4)
-    )
+    return 0 if frontier.plans else (3 if all(point.status == "infeasible" for point in frontier.points) else 4)

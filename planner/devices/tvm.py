@@ -73,9 +73,7 @@ class TvmProgram:
         compiled = compiler.compile_networks([entry], target)
         self._artefact = Artefact(compiled.executable)
         network = Network(entry)
-        self._input = (
-            np.random.default_rng(0).standard_normal(network.shape(network.input)).astype(np.float32)
-        )
+        self._input = np.random.default_rng(0).standard_normal(network.shape(network.input)).astype(np.float32)
         self.footprint = self._count(compiled.workspaces)
         timers = self._artefact.kernel_timers(entry.name, self._input, number=RUNS_PER_SAMPLE)
         owners = owners_of([kernel for kernel, _ in timers], entry.layers)

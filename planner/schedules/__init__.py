@@ -81,7 +81,6 @@ def describe(function: Any, target: Any) -> str:
     return str(rule.describe(kernel))
 
 
-
 _ON_STACK = 1024
 """Bytes up to which TVM's LLVM backend keeps a buffer of constant size on the stack."""
 
@@ -106,7 +105,4 @@ def workspaces(module: tvm.IRModule) -> dict[str, int]:
         v.name_hint: {str(scope): int(size) for scope, size in count(f)["main"].items()}
         for v, f in compacted.functions_items()
     }
-    return {
-        name: sum(size for size in scopes.values() if size > _ON_STACK)
-        for name, scopes in allocated.items()
-    }
+    return {name: sum(size for size in scopes.values() if size > _ON_STACK) for name, scopes in allocated.items()}

@@ -103,6 +103,4 @@ def pack_dense(weight: NDArray[np.generic], columns: int) -> NDArray[np.generic]
 def pack_depthwise(weight: NDArray[np.generic]) -> NDArray[np.generic]:
     """Pack ``weight[channels][1][kh][kw]`` as ``[channels / 16][kh][kw][16]``."""
     padded = pad_first_axis(weight[:, 0], blocks_of(weight.shape[0]) * CHANNELS)
-    return np.ascontiguousarray(
-        padded.reshape(-1, CHANNELS, *weight.shape[2:]).transpose(0, 2, 3, 1)
-    )
+    return np.ascontiguousarray(padded.reshape(-1, CHANNELS, *weight.shape[2:]).transpose(0, 2, 3, 1))

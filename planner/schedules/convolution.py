@@ -83,16 +83,12 @@ def pad(data: te.Tensor, source: FeatureMap, window: Window) -> te.Tensor:
     height, width = window.padded_size(source)
 
     def inside(row: Any, column: Any) -> Any:
-        return te.all(
-            row >= top, row < source.height + top, column >= left, column < source.width + left
-        )
+        return te.all(row >= top, row < source.height + top, column >= left, column < source.width + left)
 
     if len(data.shape) == 3:
         return te.compute(
             (source.blocks, height, width, CHANNELS),
-            lambda c, h, w, i: te.if_then_else(
-                inside(h, w), data[c, (h - top) * source.width + (w - left), i], 0.0
-            ),
+            lambda c, h, w, i: te.if_then_else(inside(h, w), data[c, (h - top) * source.width + (w - left), i], 0.0),
             name="pad",
         )
     return te.compute(

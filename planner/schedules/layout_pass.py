@@ -22,6 +22,8 @@ from planner.schedules.convolution import Window
 
 _FUSABLE = {"op_pattern": 4}
 """TVM's "complex, elementwise operators may be fused to its output"."""
+_ALONE = {"op_pattern": 8}
+"""TVM's "opaque": never fused, so that what a layer costs does not depend on the layer before it."""
 
 _UNARY = frozenset(
     f"relax.{name}"
@@ -30,9 +32,7 @@ _UNARY = frozenset(
         "exp", "sqrt", "negative", "abs", "hardswish", "hardsigmoid",
     )
 )  # fmt: skip
-_BINARY = frozenset(
-    f"relax.{name}" for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum")
-)
+_BINARY = frozenset(f"relax.{name}" for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum"))
 
 
 def shape_of(expression: Any) -> list[int]:
@@ -80,10 +80,15 @@ class _Function:
         return self.blocked[operand][0]
 
     def call(
-        self, describe: Callable[..., te.Tensor], *operands: Any, hint: str, fusable: bool = False, **keywords: Any
+        self,
+        describe: Callable[..., te.Tensor],
+        *operands: Any,
+        hint: str,
+        pattern: dict[str, int] | None = None,
+        **keywords: Any,
     ) -> Any:
         """Emit a tensor-expression kernel, named after the variable that is being computed."""
-        attributes = {"primfunc_attrs": _FUSABLE} if fusable else {}
+        attributes = {"primfunc_attrs": pattern} if pattern else {}
         value = self.bb.call_te(
             lambda *tensors: describe(*tensors, **keywords),
             *operands,
@@ -189,7 +194,7 @@ class _Function:
             return data
         key = (source, data, window.padding)
         if key not in self.padded:
-            self.padded[key] = self.call(convolution.pad, data, hint="pad", source=size, window=window)
+            self.padded[key] = self.call(convolution.pad, data, hint="pad", pattern=_ALONE, source=size, window=window)
         return self.padded[key]
 
     def conv2d(self, var: relax.Var, call: relax.Call) -> bool:
@@ -213,14 +218,14 @@ class _Function:
             data = self.padded_input(source, data, size, window)
             packed = relax.const(blocked.pack_convolution(weight.values))
             result = self.call(
-                convolution.convolution, data, packed, hint="conv2d", fusable=True,
+                convolution.convolution, data, packed, hint="conv2d", pattern=_FUSABLE,
                 source=size, output=output, window=window, plain=plain,
             )  # fmt: skip
         elif groups == channels == filters:
             data = self.padded_input(source, self.as_blocked(source), size, window)
             packed = relax.const(blocked.pack_depthwise(weight.values))
             result = self.call(
-                convolution.depthwise, data, packed, hint="depthwise", fusable=True,
+                convolution.depthwise, data, packed, hint="depthwise", pattern=_FUSABLE,
                 source=size, output=output, window=window,
             )  # fmt: skip
         else:
@@ -239,12 +244,10 @@ class _Function:
         window = Window.of(attrs, attrs.pool_size)
         common = {"source": size, "output": output, "window": window}
         if call.op.name.endswith("max_pool2d"):
-            result = self.call(pooling.maximum, data, hint="max_pool", fusable=True, **common)
+            result = self.call(pooling.maximum, data, hint="max_pool", pattern=_FUSABLE, **common)
         else:
             count = bool(attrs.count_include_pad)
-            result = self.call(
-                pooling.mean, data, hint="avg_pool", fusable=True, count_padding=count, **common
-            )
+            result = self.call(pooling.mean, data, hint="avg_pool", pattern=_FUSABLE, count_padding=count, **common)
         self.blocked[var] = (result, output)
         return True
 
@@ -258,7 +261,7 @@ class _Function:
             return False
         data, size = self.blocked[source]
         output = FeatureMap(channels=size.channels, height=1, width=1)
-        result = self.call(pooling.global_mean, data, hint="global_pool", fusable=True, source=size)
+        result = self.call(pooling.global_mean, data, hint="global_pool", pattern=_FUSABLE, source=size)
         self.blocked[var] = (result, output)
         return True
 
@@ -270,15 +273,11 @@ class _Function:
         data, size = self.blocked[source]
         _, channels, height, width = shape_of(var)
         doubled = attrs.coordinate_transformation_mode == "asymmetric" and height == 2 * size.height
-        aligned = (
-            attrs.coordinate_transformation_mode == "align_corners" and height == 2 * size.height - 1
-        )
+        aligned = attrs.coordinate_transformation_mode == "align_corners" and height == 2 * size.height - 1
         if width != size.width or not (doubled or aligned):
             return False
         output = FeatureMap(channels=channels, height=height, width=width)
-        result = self.call(
-            elementwise.interpolate_rows, data, hint="interpolate_rows", source=size, output=output
-        )
+        result = self.call(elementwise.interpolate_rows, data, hint="interpolate_rows", source=size, output=output)
         self.blocked[var] = (result, output)
         return True
 
@@ -308,9 +307,7 @@ class _Function:
         outputs = weight.values.shape[1]
         matrix = weight.values.T
         packed = relax.const(blocked.pack_dense(matrix, dense.columns_for(outputs)))
-        result = self.call(
-            dense.dense, self.as_plain(source), packed, hint="dense", fusable=True, outputs=outputs
-        )
+        result = self.call(dense.dense, self.as_plain(source), packed, hint="dense", pattern=_FUSABLE, outputs=outputs)
         if weight.scales is not None:
             scales = relax.const(np.ascontiguousarray(weight.scales))
             result = self.bb.emit(relax.op.multiply(result, scales), name_hint=self.name)

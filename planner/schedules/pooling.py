@@ -35,9 +35,7 @@ def maximum(data: te.Tensor, *, source: FeatureMap, output: FeatureMap, window: 
     return te.compute(output.blocked_shape, value, name=POOL)
 
 
-def mean(
-    data: te.Tensor, *, source: FeatureMap, output: FeatureMap, window: Window, count_padding: bool
-) -> te.Tensor:
+def mean(data: te.Tensor, *, source: FeatureMap, output: FeatureMap, window: Window, count_padding: bool) -> te.Tensor:
     """Describe a sliding mean.
 
     Args:
@@ -77,9 +75,7 @@ def mean(
         columns = te.min(x + window.kernel[1], high_x) - te.max(x, low_x)
         return tirx.Cast("float32", rows * columns)
 
-    return te.compute(
-        output.blocked_shape, lambda o, p, b: summed[o, p, b] / count(p), name="pool_divide"
-    )
+    return te.compute(output.blocked_shape, lambda o, p, b: summed[o, p, b] / count(p), name="pool_divide")
 
 
 def global_mean(data: te.Tensor, *, source: FeatureMap) -> te.Tensor:

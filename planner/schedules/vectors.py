@@ -7,6 +7,9 @@ from typing import Any
 
 from planner.schedules.blocked import CHANNELS
 
+_ON_STACK = 16
+"""Accumulators of 16 float32 that TVM keeps on the stack (1 KiB), from where LLVM moves them to registers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorUnit:
@@ -90,12 +93,15 @@ def tile_of(unit: VectorUnit, *, blocks: int, height: int, width: int) -> Tile:
     for tile in (Tile(pixels=p, blocks=b) for p in range(1, pixels + 1) for b in (1, 2)):
         if pixels % tile.pixels or blocks % tile.blocks:
             continue
-        if tile.pixels > unit.most_pixels() // tile.blocks:
+        most = unit.most_pixels() // tile.blocks
+        if tile.pixels > most + 1 or tile.pixels * tile.blocks > _ON_STACK:
             continue
         chains = tile.pixels * tile.blocks * unit.registers_per_block
         rate = min(1.0, chains / 10) * (1 + 0.005 * tile.pixels) * (1.0 if tile.blocks == 1 else 0.99)
         if width % tile.pixels and tile.pixels % width:
             rate *= 0.97 if tile.pixels <= 6 else 0.75
+        if tile.pixels > most:  # one register too many spills, which beats a tile of a single pixel
+            rate *= 0.7
         if rate > best_rate:
             best, best_rate = tile, rate
     return best
