@@ -35,8 +35,8 @@ _RIDGE = 1e-3
 def rank_of(linear: Linear, share: float) -> int:
     """Return the largest rank that leaves at most a share of a convolution's products.
 
-    A rank of 16 or more is rounded down to a multiple of 16: kernels work on 16 channels at a time, and a rank between
-    costs the time and the bytes of the next one up.
+    A rank of 16 or more is rounded down to a multiple of 16: kernels write 16 channels at a time, so that a rank just
+    above a multiple pays for most of the next block.
 
     >>> from planner.linear import Linear
     >>> rank_of(Linear(weight=np.ones((64, 32, 5, 5), np.float32), bias=None), 0.5)
