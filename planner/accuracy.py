@@ -25,8 +25,8 @@ __all__ = ["Evaluator", "LossCost", "Progress", "compare", "hits", "losses", "me
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-Progress = Callable[[str, str], None]
-"""Called with the layer and the choice that have just been measured."""
+Progress = Callable[[str, str, "LossCost"], None]
+"""Called with the layer and the choice that have just been measured, and what was found."""
 
 _TINY = 1e-30
 
@@ -173,6 +173,7 @@ def measure_losses(
     *,
     refit: bool = True,
     progress: Progress | None = None,
+    calibration: Calibration | None = None,
     threads: int = 1,
 ) -> dict[tuple[str, str], LossCost]:
     """Measure what each choice of each layer loses, all other layers being exact.
@@ -184,12 +185,13 @@ def measure_losses(
         choices: The choices of each layer, as `planner.rewrite.applicable` returns them.
         refit: Whether the layers behind the approximated one are refitted.
         progress: Called after each choice.
+        calibration: The network on the calibration images, where that is at hand already.
         threads: Threads of onnxruntime.
 
     Returns:
         ``{(layer, choice): cost}``; ``exact`` loses nothing.
     """
-    calibration = Calibration(graph, dataset.inputs(dataset.calibration), threads=threads)
+    calibration = calibration or Calibration(graph, dataset.inputs(dataset.calibration), threads=threads)
     validation = dataset.validation
     evaluator = Evaluator(graph, dataset.inputs(validation), validation.labels, threads=threads)
     measured = {}
@@ -206,5 +208,5 @@ def measure_losses(
                 else evaluator.cost(model, parameter_bytes=size)
             )
             if progress is not None:
-                progress(layer, choice)
+                progress(layer, choice, measured[layer, choice])
     return measured

@@ -165,11 +165,9 @@ def _losses(
     tell: Progress,
 ) -> dict[tuple[str, str], LossCost]:
     """Measure the loss of every choice alone, those that a journal has left aside."""
-    from planner import rewrite
-    from planner.accuracy import Evaluator, LossCost
+    from planner.accuracy import LossCost, measure_losses
 
     data = model.data()
-    evaluator = Evaluator(model.graph, data.inputs("validation"), data.validation.labels)
     pairs = [(layer, choice) for layer, offered in choices.items() for choice in offered if choice != EXACT]
     about = {
         "what": "loss",
@@ -185,13 +183,17 @@ def _losses(
             found[layer, choice] = LossCost(**known)
     if found:
         logger.info("%s: %d of %d losses are in the journal", model.name, len(found), len(pairs))
-    missing = [pair for pair in pairs if pair not in found]
-    for done, (layer, choice) in enumerate(missing):
-        tell(f"{model.name}: losses", len(pairs) - len(missing) + done, len(pairs))
-        rewritten = rewrite.apply(model.graph, {layer: choice}, calibration, refit=refit)
-        cost = evaluator.cost(rewritten.model, parameter_bytes=rewritten.parameter_bytes[layer])
-        found[layer, choice] = cost
+    missing: dict[str, list[str]] = {}
+    for layer, choice in pairs:
+        if (layer, choice) not in found:
+            missing.setdefault(layer, []).append(choice)
+
+    def keep(layer: str, choice: str, cost: LossCost) -> None:
         journal.put({**about, "layer": layer, "choice": choice}, dataclasses.asdict(cost))
+        found[layer, choice] = cost
+        tell(f"{model.name}: losses", len(found), len(pairs))
+
+    measure_losses(model.graph, data, missing, refit=refit, progress=keep, calibration=calibration)
     return found
 
 

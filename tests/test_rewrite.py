@@ -238,7 +238,8 @@ def test_measures_what_each_choice_loses_on_validation_images(small):
     choices = {"conv2": (EXACT, "lowrank@0.25", "int8w"), "pool": (EXACT,)}
     seen = []
     found = measure_losses(small, dataset, choices, progress=lambda *step: seen.append(step))
-    assert list(found) == seen == [(layer, name) for layer, names in choices.items() for name in names]
+    assert found == {(layer, choice): cost for layer, choice, cost in seen}
+    assert list(found) == [(layer, name) for layer, names in choices.items() for name in names]
     assert found["conv2", EXACT].loss_raw == found["conv2", EXACT].loss_std == 0
     assert found["conv2", EXACT].parameter_bytes == small.layer("conv2").parameter_bytes
     assert found["conv2", "lowrank@0.25"].loss_raw > found["conv2", "int8w"].loss_raw
