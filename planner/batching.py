@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.draft import attributes
+from planner.layering import ELEMENTWISE
 
 if TYPE_CHECKING:
     import onnx
@@ -134,54 +135,7 @@ _RULES: Mapping[str, Callable[[_Node], bool]] = {
         ),
         _rowwise,
     ),
-    **dict.fromkeys(
-        (
-            *(
-                "Abs",
-                "Add",
-                "Cast",
-                "Ceil",
-                "Celu",
-                "Clip",
-                "Div",
-                "Elu",
-                "Erf",
-                "Exp",
-                "Floor",
-                "Gelu",
-                "HardSigmoid",
-            ),
-            *(
-                "HardSwish",
-                "LeakyRelu",
-                "Log",
-                "Max",
-                "Mean",
-                "Min",
-                "Mish",
-                "Mul",
-                "Neg",
-                "Pow",
-                "PRelu",
-                "Reciprocal",
-            ),
-            *(
-                "Relu",
-                "Round",
-                "Selu",
-                "Sigmoid",
-                "Sign",
-                "Softplus",
-                "Softsign",
-                "Sqrt",
-                "Sub",
-                "Sum",
-                "Tanh",
-            ),
-            "ThresholdedRelu",
-        ),
-        _elementwise,
-    ),
+    **dict.fromkeys(ELEMENTWISE, _elementwise),
     **dict.fromkeys(("Squeeze", "Unsqueeze", "ReduceMean", "ReduceMax", "ReduceSum"), _axes),
     **dict.fromkeys(("Softmax", "LogSoftmax", "LayerNormalization"), _along(-1)),
     **dict.fromkeys(("Concat", "Split"), _along(0)),

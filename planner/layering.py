@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import onnx
 
 __all__ = [
+    "ELEMENTWISE",
     "FLOAT_BYTES",
     "Shape",
     "boundaries",
@@ -27,41 +28,18 @@ FLOAT_BYTES = 4
 
 Shape = tuple[int, ...]
 
-_FUSED = frozenset(
+ELEMENTWISE = frozenset(
     {
-        *(
-            "Abs",
-            "Add",
-            "Cast",
-            "Ceil",
-            "Celu",
-            "Clip",
-            "Div",
-            "Elu",
-            "Erf",
-            "Exp",
-            "Floor",
-            "Gelu",
-            "HardSigmoid",
-        ),
-        *(
-            "HardSwish",
-            "LeakyRelu",
-            "Log",
-            "Max",
-            "Mean",
-            "Min",
-            "Mish",
-            "Mul",
-            "Neg",
-            "Pow",
-            "PRelu",
-            "Reciprocal",
-        ),
-        *("Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tanh"),
-        *("ThresholdedRelu", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"),
+        *("Abs", "Add", "Cast", "Ceil", "Celu", "Clip", "Div", "Elu", "Erf"),
+        *("Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Max", "Mean"),
+        *("Min", "Mish", "Mul", "Neg", "Pow", "PRelu", "Reciprocal", "Relu", "Round"),
+        *("Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tanh"),
+        *("ThresholdedRelu"),
     }
 )
+"""Operators that make each element of their result from the elements at its place."""
+
+_FUSED = ELEMENTWISE | {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
 """Elementwise operators, and those that only relabel memory: they join the layer whose result they read."""
 
 _NOT_PARAMETERS = {
