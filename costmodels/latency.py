@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 __all__ = ["LatencyModel", "fit", "spread"]
 
 
+_LEAST_FACTOR = 0.5
+"""A fit by which kernels count for less than half is of networks too few or too alike; they count as they are then."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyModel:
     """Predict ``overhead + factor * kernels + dispatch * calls`` and say how far off that was.
@@ -55,7 +59,8 @@ def fit(kernels_ns: NDArray[np.float64], calls: NDArray[np.float64], totals_ns: 
         totals_ns: Times of whole networks, ``[network]``.
 
     Returns:
-        The model. With fewer than three networks only the overhead is fitted, and kernels count as they are.
+        The model. With fewer than three networks, or where they are too alike to tell the terms apart, only the
+            overhead is fitted, and kernels count as they are.
 
     Raises:
         ValueError: There is no network, or a time is not positive.
@@ -68,6 +73,8 @@ def fit(kernels_ns: NDArray[np.float64], calls: NDArray[np.float64], totals_ns: 
     if len(totals_ns) >= columns.shape[1]:
         (factor, dispatch, overhead), _ = nnls(columns / totals_ns[:, None], np.ones(len(totals_ns)))
     else:
+        factor = 0.0
+    if factor < _LEAST_FACTOR:
         factor, dispatch = 1.0, 0.0
         overhead = max(0.0, float(np.mean(totals_ns - kernels_ns)))
     layers = factor * kernels_ns + dispatch * calls

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from costmodels.latency import fit, spread
@@ -20,6 +20,7 @@ def test_finds_the_overhead_factor_and_dispatch_that_made_the_times() -> None:
 
 
 @given(st.integers(1, 8), st.integers(0, 2**32 - 1))
+@example(count=3, seed=180)  # kernels and totals unrelated: the fit gave kernels no weight at all
 def test_no_network_that_was_measured_exceeds_its_prediction(count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     kernels, calls = rng.uniform(100, 10000, count), rng.integers(1, 40, count).astype(float)
