@@ -97,8 +97,8 @@ def build(
                 _Source(
                     name=name,
                     source_sha256=graph.source_digest,
-                    onnx=_save(folder, f"onnx/{_file_name(name)}.onnx", new.model),
-                    exact=_save(folder, f"onnx/{_file_name(name)}.exact.onnx", graph.model),
+                    onnx=_save(folder, f"onnx/{name}.onnx", new.model),
+                    exact=_save(folder, f"onnx/{name}.exact.onnx", graph.model),
                     nodes=dict(new.nodes),
                     exact_nodes={layer.name: layer.nodes for layer in graph.layers},
                 )
@@ -238,10 +238,6 @@ def _matched(plan: Plan, models: Sequence[Model]) -> dict[str, Model]:
         if not name.isidentifier():
             raise InputError(f"model {name!r}: a name of a TVM function is letters, digits and underscores")
     return {name: given[name] for name in plan.choices}
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
 
 
 def _save(folder: Path, name: str, model: Any) -> tuple[str, str]:

@@ -81,7 +81,6 @@ def _bytes(config: BuildConfig, network: NetworkConfig, artefact: Artefact, inpu
     return {
         "weight_bytes": trace.weight_bytes,
         "arena_bytes": trace.activation_bytes + workspace,
-        "weights_sha256": artefact.weights_sha256(network.name, inputs),
     }
 
 
