@@ -11,10 +11,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from planner.errors import InputError
 from planner.segments import Entry
+
+if TYPE_CHECKING:
+    from planner.schedules import Options
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +164,9 @@ class _Lowered:
     planned: Any
 
 
-def _lower(entries: Sequence[Entry], target: Any) -> _Lowered:
+def _lower(
+    entries: Sequence[Entry], target: Any, options: Options | None = None, chosen: Mapping[str, str] | None = None
+) -> _Lowered:
     from tvm import relax
     from tvm.s_tir import dlight
 
@@ -169,7 +174,7 @@ def _lower(entries: Sequence[Entry], target: Any) -> _Lowered:
     from planner.lowering import lower
 
     with target:
-        module = schedules.fuse()(lower(entries))
+        module = schedules.choose(schedules.fuse(options)(lower(entries)), chosen or {})
         # Taken out first: scheduling changes the module in place.
         fused = {
             var.name_hint: function
@@ -180,22 +185,31 @@ def _lower(entries: Sequence[Entry], target: Any) -> _Lowered:
         return _Lowered(fused, scheduled, _plan()(scheduled))
 
 
-def compile_networks(entries: Sequence[Entry], target: Mapping[str, Any]) -> Compiled:
+def compile_networks(
+    entries: Sequence[Entry],
+    target: Mapping[str, Any],
+    *,
+    options: Options | None = None,
+    chosen: Mapping[str, str] | None = None,
+) -> Compiled:
     """Compile networks into one module.
 
     Args:
         entries: The networks.
         target: A TVM target as a mapping, for example from :func:`host_target`.
+        options: What the kernels may do.
+        chosen: Schedules by kernel name, as :attr:`Compiled.schedules` has them, in place of what the rules
+            would choose.
     """
     import tvm
 
     from planner import schedules
 
-    chosen = tvm.target.Target(dict(target))
-    lowered = _lower(entries, chosen)
-    described = {name: schedules.describe(function, chosen) for name, function in lowered.fused.items()}
-    with chosen:
-        executable = tvm.compile(lowered.planned, target=chosen, relax_pipeline=_finalise())
+    kind = tvm.target.Target(dict(target))
+    lowered = _lower(entries, kind, options, chosen)
+    described = {name: schedules.describe(function, kind) for name, function in lowered.fused.items()}
+    with kind:
+        executable = tvm.compile(lowered.planned, target=kind, relax_pipeline=_finalise())
     return Compiled(
         executable=executable,
         schedules=described,

@@ -79,7 +79,7 @@ def test_every_kernel_of_the_config_has_a_layer_and_a_schedule(made) -> None:
     assert {k.network for k in build.config.kernels} == {"one", "two"}
     for kernel in build.config.kernels:
         assert kernel.layer in names[kernel.network]
-    assert any(k.schedule.startswith("convolution tile=") for k in build.config.kernels)
+    assert any(k.schedule.startswith("convolution pixels=") for k in build.config.kernels)
 
 
 def test_the_module_computes_what_the_networks_beside_it_compute(made) -> None:

@@ -262,7 +262,7 @@ def test_says_how_each_kernel_is_scheduled() -> None:
     for what, rule in (("conv2d", "convolution"), ("depthwise", "depthwise"), ("pool", "pooling"), ("dense", "dense")):
         assert [rule] == [kind for name, kind in by_kind.items() if f"_{what}" in name], found.schedules
     # Two registers hold 16 lanes: six pixels and their weights are what fits sixteen registers.
-    assert any("tile=6x16" in schedule or "tile=4x16" in schedule for schedule in found.schedules.values())
+    assert any("pixels=6" in schedule or "pixels=4" in schedule for schedule in found.schedules.values())
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,26 +5,40 @@ Importing this package imports TVM.  :func:`pipeline` works on any Relax module 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import tvm
 from tvm import relax
 from tvm.s_tir import dlight
 
-from planner.schedules import convolution, dense, elementwise, pooling, vectors
+from planner.schedules import convolution, dense, depthwise, elementwise, pooling, vectors
 from planner.schedules.layout_pass import BlockedLayout
 from planner.schedules.naming import NameKernels
-from planner.schedules.scheduling import Kernel
+from planner.schedules.options import WINOGRAD, Options
+from planner.schedules.scheduling import CHOSEN, FamilyRule, Kernel
 
-__all__ = ["Kernel", "describe", "fuse", "pass_names", "pipeline", "prepare", "rules", "workspaces"]
+__all__ = [
+    "WINOGRAD",
+    "Kernel",
+    "Options",
+    "choose",
+    "describe",
+    "fuse",
+    "pass_names",
+    "pipeline",
+    "prepare",
+    "rules",
+    "workspaces",
+]
 
 
-def rules(target: Any) -> list[Any]:
+def rules(target: Any) -> list[FamilyRule]:
     """Give the schedule rules for a target, most particular first."""
     unit = vectors.of_target(target)
     return [
         convolution.ConvolutionRule(unit),
-        convolution.DepthwiseRule(unit),
+        depthwise.DepthwiseRule(unit),
         pooling.PoolingRule(unit),
         dense.DenseRule(unit),
         elementwise.ElementwiseRule(unit),
@@ -44,12 +58,12 @@ def prepare() -> tvm.transform.Pass:
     )
 
 
-def fuse() -> tvm.transform.Pass:
+def fuse(options: Options | None = None) -> tvm.transform.Pass:
     """Put a prepared module into the blocked layout and fuse epilogues into their kernels."""
     transform = relax.transform
     return tvm.transform.Sequential(
         [
-            BlockedLayout(),
+            BlockedLayout(options),
             transform.LegalizeOps(),
             NameKernels(),
             transform.AnnotateTIROpPattern(),
@@ -61,9 +75,9 @@ def fuse() -> tvm.transform.Pass:
     )
 
 
-def pipeline(target: Any) -> tvm.transform.Pass:
+def pipeline(target: Any, options: Options | None = None) -> tvm.transform.Pass:
     """Give the whole way from a prepared module to scheduled kernels."""
-    return tvm.transform.Sequential([fuse(), dlight.ApplyDefaultSchedule(*rules(target))])
+    return tvm.transform.Sequential([fuse(options), dlight.ApplyDefaultSchedule(*rules(target))])
 
 
 def pass_names() -> tuple[str, ...]:
@@ -74,11 +88,28 @@ def pass_names() -> tuple[str, ...]:
     )
 
 
+def choose(module: tvm.IRModule, schedules: Mapping[str, str]) -> tvm.IRModule:
+    """Note on fused kernels how they are to be scheduled, in place of what the rules would choose.
+
+    Args:
+        module: What :func:`fuse` gave.
+        schedules: What :func:`describe` said, by kernel name; kernels that are not named keep their default.
+
+    Returns:
+        A new module.
+    """
+    noted = {
+        var: function.with_attr(CHOSEN, schedules[var.name_hint]) if var.name_hint in schedules else function
+        for var, function in module.functions_items()
+    }
+    return tvm.IRModule(noted, attrs=module.attrs)
+
+
 def describe(function: Any, target: Any) -> str:
     """Say which rule schedules a fused PrimFunc and with which tile."""
     kernel = Kernel(function)
     rule = next(r for r in rules(target) if r.matches(kernel))
-    return str(rule.describe(kernel))
+    return rule.describe(kernel)
 
 
 _ON_STACK = 1024

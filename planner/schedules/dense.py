@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tvm import s_tir, te, tirx
-from tvm.s_tir.dlight.base import ScheduleRule
+import numpy as np
+from tvm import relax, s_tir, te, tirx
 
-from planner.schedules import vectors
-from planner.schedules.blocked import CHANNELS
-from planner.schedules.scheduling import Kernel
+from planner.schedules.blocked import CHANNELS, pack_dense
+from planner.schedules.rewriter import FUSABLE
+from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
+
+if TYPE_CHECKING:
+    from planner.schedules.rewriter import Rewriter
 
 DENSE = "packed_dense"
 
@@ -47,38 +50,32 @@ def dense(data: te.Tensor, packed: te.Tensor, *, outputs: int) -> te.Tensor:
     return te.compute((*lead, outputs), lambda *index: full[index], name="crop")
 
 
-class DenseRule(ScheduleRule):
+class DenseRule(FamilyRule):
     """Schedule :func:`dense`: a block of columns times a few rows in registers."""
 
-    name = "dense"
+    FAMILY = "dense"
+    ANCHOR = DENSE
 
-    def __init__(self, unit: vectors.VectorUnit) -> None:
-        """Remember the vector unit that tiles are chosen for."""
-        self.unit = unit
+    def default(self, kernel: Kernel) -> Parameters:
+        """Choose how many rows are accumulated at once, and how far the reduction is unrolled."""
+        *lead, _, k = kernel.loops(DENSE)
+        count = 1
+        for loop in lead:
+            count *= kernel.extent(loop)
+        rows = next((r for r in (4, 3, 2) if count % r == 0), 1)
+        return {"rows": rows, "unroll": kernel.divisor(k, (8, 4, 2) if rows == 1 else (4, 2))}
 
-    def describe(self, kernel: Kernel) -> str:
-        """Say which tile a kernel gets, as written to the build config."""
-        return f"dense columns={int(kernel.annotation(DENSE, 'columns'))}"
-
-    def matches(self, kernel: Kernel) -> bool:
-        """Tell whether this rule is the one for a kernel."""
-        return kernel.has(DENSE)
-
-    def apply(self, func: tirx.PrimFunc, target: Any, tunable: bool) -> s_tir.Schedule | None:
-        """Schedule ``func`` where it is a dense layer; None where it is not."""
-        kernel = Kernel(func)
-        if not self.matches(kernel):
-            return None
+    def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
+        """Schedule a dense layer; ``rows`` times the packed columns are in registers."""
         sch, block = kernel.sch, kernel.block(DENSE)
         columns = int(kernel.annotation(DENSE, "columns"))
         epilogue = kernel.inline_into_epilogue(DENSE)
         *lead, n, k = sch.get_loops(block)
         m = sch.fuse(*lead) if len(lead) > 1 else lead[0]
-        rows = kernel.divisor(m, (4, 3, 2))
-        mo, mi = sch.split(m, [None, rows])
+        mo, mi = sch.split(m, [None, parameters["rows"]])
         no, ni = sch.split(n, [None, columns])
         nv, lane = sch.split(ni, [None, CHANNELS])
-        ko, ki = sch.split(k, [None, kernel.divisor(k, (8, 4, 2) if rows == 1 else (4, 2))])
+        ko, ki = sch.split(k, [None, parameters["unroll"]])
         sch.reorder(no, mo, ko, ki, mi, nv, lane)
         sch.reverse_compute_at(epilogue, mo)
         last = sch.get_loops(epilogue)[-1]
@@ -92,3 +89,25 @@ class DenseRule(ScheduleRule):
             sch.parallel(no)
         sch.decompose_reduction(block, ko)
         return sch
+
+
+def lower_matmul(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
+    """Lower a product with a constant matrix."""
+    source = call.args[0]
+    weight = rewriter.constants.of(call.args[1])
+    if weight is None or weight.values.ndim != 2:
+        return False
+    if weight.scales is not None and weight.axis != 1:
+        return False
+    outputs = weight.values.shape[1]
+    matrix = weight.values.T
+    packed = relax.const(pack_dense(matrix, columns_for(outputs)))
+    result = rewriter.call(dense, rewriter.as_plain(source), packed, hint="dense", pattern=FUSABLE, outputs=outputs)
+    if weight.scales is not None:
+        scales = relax.const(np.ascontiguousarray(weight.scales))
+        result = rewriter.bb.emit(relax.op.multiply(result, scales), name_hint=rewriter.name)
+    rewriter.plain[var] = result
+    return True
+
+
+LOWERINGS = {"relax.matmul": lower_matmul}

@@ -2,55 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tvm import s_tir, te, tirx
-from tvm.s_tir.dlight.base import ScheduleRule
+import numpy as np
+from tvm import relax, s_tir, te, tirx
 
-from planner.schedules import vectors
-from planner.schedules.blocked import CHANNELS, FeatureMap
-from planner.schedules.scheduling import Kernel
+from planner.schedules.blocked import CHANNELS, FeatureMap, per_channel
+from planner.schedules.rewriter import shape_of
+from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
+
+if TYPE_CHECKING:
+    from planner.schedules.rewriter import Rewriter
 
 _WORTH_A_THREAD = 8192
 """Elements below which waking another thread costs more than it saves."""
-
-
-def to_blocked(data: te.Tensor, *, size: FeatureMap) -> te.Tensor:
-    """Gather NCHW into the blocked layout, zeros in the channels that pad the last block."""
-    last = size.channels - 1
-
-    def value(o: Any, p: Any, b: Any) -> Any:
-        channel = o * CHANNELS + b
-        read = data[0, te.min(channel, last), p // size.width, p % size.width]
-        if size.channels % CHANNELS == 0:
-            return read
-        return te.if_then_else(channel <= last, read, 0.0)
-
-    return te.compute(size.blocked_shape, value, name="to_blocked")
-
-
-def to_plain(data: te.Tensor, *, size: FeatureMap) -> te.Tensor:
-    """Gather the blocked layout back into NCHW."""
-    return te.compute(
-        size.plain_shape,
-        lambda _, c, h, w: data[c // CHANNELS, h * size.width + w, c % CHANNELS],
-        name="to_plain",
-    )
-
-
-def concatenate(*parts: te.Tensor) -> te.Tensor:
-    """Join blocked maps of the same pixels along their channel blocks."""
-    starts = [0]
-    for part in parts:
-        starts.append(starts[-1] + int(part.shape[0]))
-
-    def value(o: Any, p: Any, b: Any) -> Any:
-        read = parts[-1][o - starts[-2], p, b]
-        for part, start, end in reversed(list(zip(parts[:-1], starts, starts[1:], strict=False))):
-            read = te.if_then_else(o < end, part[o - start, p, b], read)
-        return read
-
-    return te.compute((starts[-1], *parts[0].shape[1:]), value, name="concatenate")
 
 
 def interpolate_rows(data: te.Tensor, *, source: FeatureMap, output: FeatureMap) -> te.Tensor:
@@ -68,26 +33,21 @@ def interpolate_rows(data: te.Tensor, *, source: FeatureMap, output: FeatureMap)
     return te.compute(output.blocked_shape, value, name="interpolate_rows")
 
 
-class ElementwiseRule(ScheduleRule):
+class ElementwiseRule(FamilyRule):
     """Inline what can be inlined, vectorise what is data-parallel; correct for any function whatever."""
 
-    name = "elementwise"
-
-    def __init__(self, unit: vectors.VectorUnit) -> None:
-        """Remember the vector unit."""
-        self.unit = unit
-
-    def describe(self, kernel: Kernel) -> str:
-        """Say how a kernel is scheduled, as written to the build config."""
-        return "elementwise"
+    FAMILY = "elementwise"
 
     def matches(self, kernel: Kernel) -> bool:
         """Take every kernel that no other rule took."""
         return True
 
-    def apply(self, func: tirx.PrimFunc, target: Any, tunable: bool) -> s_tir.Schedule | None:
-        """Schedule ``func``, whatever it is."""
-        kernel = Kernel(func)
+    def default(self, kernel: Kernel) -> Parameters:
+        """Choose nothing: there is nothing to choose."""
+        return {}
+
+    def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
+        """Schedule a kernel, whatever it is."""
         sch = kernel.sch
         root = sch.get_sblock("root")
         for block in sch.get_child_blocks(root)[:-1]:
@@ -121,3 +81,79 @@ class ElementwiseRule(ScheduleRule):
         spatial = all(int(v.iter_type) == 0 for v in realised.iter_vars)
         writes_once = len(realised.writes) == 1 and realised.init is None
         return spatial and writes_once and bool(sch.get_consumers(block))
+
+
+_UNARY = frozenset(
+    f"relax.{name}"
+    for name in (
+        "nn.relu", "nn.relu6", "nn.leakyrelu", "nn.silu", "nn.gelu", "sigmoid", "tanh", "clip",
+        "exp", "sqrt", "negative", "abs", "hardswish", "hardsigmoid",
+    )
+)  # fmt: skip
+_BINARY = frozenset(f"relax.{name}" for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum"))
+
+
+def lower_unary(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
+    """Apply an elementwise function to the blocked form where its operand has one."""
+    source = call.args[0]
+    if source not in rewriter.blocked:
+        return False
+    data, size = rewriter.blocked[source]
+    repeated = relax.Call(call.op, [data, *call.args[1:]], call.attrs)
+    rewriter.blocked[var] = (rewriter.bb.emit(repeated, name_hint=rewriter.name), size)
+    return True
+
+
+def lower_binary(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
+    """Combine two maps, or a map and one value a channel, in the blocked layout."""
+    if not any(isinstance(a, relax.Var) and a in rewriter.blocked for a in call.args):
+        return False
+    shape = shape_of(var)
+    if len(shape) != 4 or shape[0] != 1:
+        return False
+    size = FeatureMap(channels=shape[1], height=shape[2], width=shape[3])
+    operands = [_operand(rewriter, a, size) for a in call.args]
+    if any(o is None for o in operands):
+        return False
+    rewriter.blocked[var] = (
+        rewriter.bb.emit(relax.Call(call.op, operands, call.attrs), name_hint=rewriter.name),
+        size,
+    )
+    return True
+
+
+def _operand(rewriter: Rewriter, operand: Any, size: FeatureMap) -> Any:
+    weight = rewriter.constants.of(operand)
+    if weight is None:
+        return rewriter.as_blocked(operand) if shape_of(operand) == list(size.plain_shape) else None
+    values = weight.widened()
+    if values.size == 1:
+        return relax.const(values.reshape(()))
+    trailing = values.shape[-2:] if values.ndim >= 2 else (0, 0)
+    if values.size == size.channels and trailing == (1, 1):
+        return relax.const(np.ascontiguousarray(per_channel(values, size.channels)))
+    return None
+
+
+def lower_resize(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
+    """Lower the doubling of rows by linear interpolation, the form that row perforation takes."""
+    source, attrs = call.args[0], call.attrs
+    if source not in rewriter.blocked or attrs.layout != "NCHW" or attrs.method != "linear":
+        return False
+    data, size = rewriter.blocked[source]
+    _, channels, height, width = shape_of(var)
+    doubled = attrs.coordinate_transformation_mode == "asymmetric" and height == 2 * size.height
+    aligned = attrs.coordinate_transformation_mode == "align_corners" and height == 2 * size.height - 1
+    if width != size.width or not (doubled or aligned):
+        return False
+    output = FeatureMap(channels=channels, height=height, width=width)
+    result = rewriter.call(interpolate_rows, data, hint="interpolate_rows", source=size, output=output)
+    rewriter.blocked[var] = (result, output)
+    return True
+
+
+LOWERINGS = {
+    **dict.fromkeys(sorted(_UNARY), lower_unary),
+    **dict.fromkeys(sorted(_BINARY), lower_binary),
+    "relax.image.resize2d": lower_resize,
+}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tvm import s_tir, te, tirx
-from tvm.s_tir.dlight.base import ScheduleRule
+from tvm import relax, s_tir, te, tirx
 
-from planner.schedules import vectors
 from planner.schedules.blocked import CHANNELS, FeatureMap
-from planner.schedules.convolution import Window
-from planner.schedules.scheduling import Kernel
+from planner.schedules.rewriter import FUSABLE, shape_of
+from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
+from planner.schedules.window import Window
+
+if TYPE_CHECKING:
+    from planner.schedules.rewriter import Rewriter
 
 POOL = "blocked_pool"
 
@@ -91,28 +93,18 @@ def global_mean(data: te.Tensor, *, source: FeatureMap) -> te.Tensor:
     )
 
 
-class PoolingRule(ScheduleRule):
+class PoolingRule(FamilyRule):
     """Vectorise a pooling over the channels of a block; one pixel of it stays in registers."""
 
-    name = "pooling"
+    FAMILY = "pooling"
+    ANCHOR = POOL
 
-    def __init__(self, unit: vectors.VectorUnit) -> None:
-        """Remember the vector unit."""
-        self.unit = unit
+    def default(self, kernel: Kernel) -> Parameters:
+        """Choose nothing: there is nothing to choose."""
+        return {}
 
-    def describe(self, kernel: Kernel) -> str:
-        """Say how a kernel is scheduled, as written to the build config."""
-        return f"pooling 1x{CHANNELS}"
-
-    def matches(self, kernel: Kernel) -> bool:
-        """Tell whether this rule is the one for a kernel."""
-        return kernel.has(POOL)
-
-    def apply(self, func: tirx.PrimFunc, target: Any, tunable: bool) -> s_tir.Schedule | None:
-        """Schedule ``func`` where it is a pooling; None where it is not."""
-        kernel = Kernel(func)
-        if not self.matches(kernel):
-            return None
+    def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
+        """Schedule a pooling."""
         sch, block = kernel.sch, kernel.block(POOL)
         epilogue = kernel.inline_into_epilogue(POOL)
         o, p, b, *reduced = sch.get_loops(block)
@@ -127,3 +119,45 @@ class PoolingRule(ScheduleRule):
             sch.parallel(sch.fuse(o, p))
         sch.decompose_reduction(block, reduced[0])
         return sch
+
+
+def lower_pool(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
+    """Lower a sliding maximum or mean of a map that is blocked already."""
+    source, attrs = call.args[0], call.attrs
+    if source not in rewriter.blocked:
+        return False
+    data, size = rewriter.blocked[source]
+    _, channels, height, width = shape_of(var)
+    output = FeatureMap(channels=channels, height=height, width=width)
+    window = Window.of(attrs, attrs.pool_size)
+    common = {"source": size, "output": output, "window": window}
+    if call.op.name.endswith("max_pool2d"):
+        result = rewriter.call(maximum, data, hint="max_pool", pattern=FUSABLE, **common)
+    else:
+        count = bool(attrs.count_include_pad)
+        result = rewriter.call(mean, data, hint="avg_pool", pattern=FUSABLE, count_padding=count, **common)
+    rewriter.blocked[var] = (result, output)
+    return True
+
+
+def lower_global_pool(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
+    """Lower the mean over all pixels."""
+    source = call.args[0]
+    shape = shape_of(var)
+    if source not in rewriter.blocked or len(shape) != 4 or shape[2:] != [1, 1]:
+        return False
+    if call.op.name == "relax.mean" and sorted(int(a) % 4 for a in call.attrs.axis) != [2, 3]:
+        return False
+    data, size = rewriter.blocked[source]
+    output = FeatureMap(channels=size.channels, height=1, width=1)
+    result = rewriter.call(global_mean, data, hint="global_pool", pattern=FUSABLE, source=size)
+    rewriter.blocked[var] = (result, output)
+    return True
+
+
+LOWERINGS = {
+    "relax.nn.max_pool2d": lower_pool,
+    "relax.nn.avg_pool2d": lower_pool,
+    "relax.nn.adaptive_avg_pool2d": lower_global_pool,
+    "relax.mean": lower_global_pool,
+}

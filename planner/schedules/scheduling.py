@@ -1,11 +1,30 @@
-"""A PrimFunc under schedule: the few questions and steps that every rule needs."""
+"""A PrimFunc under schedule, and what all schedule rules have in common: parameters that can be written down."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tvm import s_tir, tirx
+from tvm.s_tir.dlight.base import ScheduleRule
+
+from planner.schedules.vectors import VectorUnit
+
+Parameters = Mapping[str, int]
+"""What a rule chooses for one kernel, by name: tile sizes, unrolling, blocking."""
+
+CHOSEN = "blinkplan.schedule"
+"""Attribute of a PrimFunc that says how it is to be scheduled, in the words of :meth:`FamilyRule.describe`."""
+
+
+def parse(text: str) -> tuple[str, dict[str, int]]:
+    """Read what :meth:`FamilyRule.describe` wrote.
+
+    >>> parse("convolution pixels=14 blocks=2")
+    ('convolution', {'pixels': 14, 'blocks': 2})
+    """
+    family, *pairs = text.split()
+    return family, {key: int(value) for key, _, value in (pair.partition("=") for pair in pairs)}
 
 
 class Kernel:
@@ -62,3 +81,63 @@ class Kernel:
             return sch.cache_write(self.block(anchor), 0, "local")
         sch.set_scope(self.block(anchor), 0, "local")
         return after[-1]
+
+
+class FamilyRule(ScheduleRule):
+    """Schedule the kernels of one family, those that hold the block ``ANCHOR``.
+
+    A family derives from this, names itself and its anchor, and says which parameters it would take by default,
+    which others are worth measuring, and what schedule they give.
+    """
+
+    FAMILY = ""
+    ANCHOR = ""
+
+    def __init__(self, unit: VectorUnit) -> None:
+        """Remember the vector unit that parameters are chosen for."""
+        self.unit = unit
+
+    def matches(self, kernel: Kernel) -> bool:
+        """Tell whether this rule is the one for a kernel."""
+        return kernel.has(self.ANCHOR)
+
+    def default(self, kernel: Kernel) -> Parameters:
+        """Choose the parameters of a kernel from its shapes and the target."""
+        raise NotImplementedError
+
+    def candidates(self, kernel: Kernel) -> Iterable[Parameters]:
+        """List the parameters that a measured search tries, the default among them."""
+        return (self.default(kernel),)
+
+    def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
+        """Schedule a kernel with given parameters."""
+        raise NotImplementedError
+
+    def parameters(self, kernel: Kernel) -> Parameters:
+        """Give the parameters that a kernel is scheduled with: those noted on it, else the default ones.
+
+        Raises:
+            ValueError: What is noted is for another family.
+        """
+        noted = (kernel.func.attrs or {}).get(CHOSEN)
+        if noted is None:
+            return self.default(kernel)
+        family, parameters = parse(str(noted))
+        if family != self.FAMILY:
+            raise ValueError(f"a schedule of family {family!r} was noted on a kernel of family {self.FAMILY!r}")
+        return parameters
+
+    def describe(self, kernel: Kernel) -> str:
+        """Say how a kernel is scheduled, as written to the build config."""
+        return self.text(self.parameters(kernel))
+
+    def text(self, parameters: Parameters) -> str:
+        """Write parameters down."""
+        return " ".join([self.FAMILY, *(f"{key}={value}" for key, value in parameters.items())])
+
+    def apply(self, func: tirx.PrimFunc, target: Any, tunable: bool) -> s_tir.Schedule | None:
+        """Schedule ``func`` where it is of this family; None where it is not."""
+        kernel = Kernel(func)
+        if not self.matches(kernel):
+            return None
+        return self.schedule(kernel, self.parameters(kernel))

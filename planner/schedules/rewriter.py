@@ -1,0 +1,179 @@
+"""One Relax function on its way into the blocked layout: its operands in one layout or the other, its kernels.
+
+What computes what is the families' business; they are given a :class:`Rewriter` and the call to lower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax, te
+
+from planner.schedules import blocked, layouts, naming
+from planner.schedules.blocked import FeatureMap
+from planner.schedules.constants import Constants, Weight
+from planner.schedules.options import WINOGRAD, Options
+from planner.schedules.window import Window
+
+FUSABLE = {"op_pattern": 4}
+"""TVM's "complex, elementwise operators may be fused to its output"."""
+ALONE = {"op_pattern": 8}
+"""TVM's "opaque": never fused, so that what a layer costs does not depend on the layer before it."""
+
+
+def shape_of(expression: Any) -> list[int]:
+    """Give the static shape of a tensor expression."""
+    return [int(n) for n in expression.ty.shape.values]
+
+
+class Rewriter:
+    """Rewrites one Relax function.
+
+    Attributes:
+        bb: Where the new function is being built.
+        options: What the user asked for.
+        plain: Values as they were, by the variable that they had.
+        blocked: Values in the blocked layout, with their size.
+        constants: Knows which variables are constants.
+        name: Name of the variable that is being computed; kernels are named after it.
+    """
+
+    def __init__(
+        self,
+        builder: relax.BlockBuilder,
+        functions: Mapping[Any, Any],
+        lowerings: Mapping[str, Sequence[Lowering]],
+        options: Options,
+    ) -> None:
+        """Start a function.
+
+        Args:
+            builder: Where it is built.
+            functions: What stands for the module's PrimFuncs in the builder.
+            lowerings: By operator, what may lower it, tried in order.
+            options: What the user asked for.
+        """
+        self.bb, self.options = builder, options
+        self._functions, self._lowerings = functions, lowerings
+        self._winograd: frozenset[int] | None = None
+        self.plain: dict[Any, Any] = {}
+        self.blocked: dict[Any, tuple[Any, FeatureMap]] = {}
+        self._padded: dict[Any, Any] = {}
+        self.constants = Constants()
+        self.name = ""
+
+    # -- access to operands in one layout or the other ------------------------------------------------------
+    def as_plain(self, operand: Any) -> Any:
+        """Give an operand as it was before the pass, gathering it back from the blocked layout if need be."""
+        if isinstance(operand, relax.Tuple):
+            return relax.Tuple([self.as_plain(field) for field in operand.fields])
+        if isinstance(operand, tvm.ir.GlobalVar):
+            return self._functions[operand]
+        if not isinstance(operand, relax.Var):
+            return operand
+        if operand not in self.plain and operand in self.blocked:
+            data, size = self.blocked[operand]
+            self.plain[operand] = self.call(layouts.to_plain, data, hint="to_plain", size=size)
+        if operand not in self.plain:
+            weight = self.constants.of(operand)
+            if weight is None:
+                raise ValueError(f"{operand} is used before it is computed")
+            self.plain[operand] = self.bb.emit(relax.const(np.ascontiguousarray(weight.widened())))
+        return self.plain[operand]
+
+    def as_blocked(self, operand: Any) -> Any:
+        """Give an operand in the blocked layout."""
+        if operand not in self.blocked:
+            _, channels, height, width = shape_of(operand)
+            size = FeatureMap(channels=channels, height=height, width=width)
+            data = self.call(layouts.to_blocked, self.as_plain(operand), hint="to_blocked", size=size)
+            self.blocked[operand] = (data, size)
+        return self.blocked[operand][0]
+
+    def call(
+        self,
+        describe: Callable[..., te.Tensor],
+        *operands: Any,
+        hint: str,
+        pattern: dict[str, int] | None = None,
+        **keywords: Any,
+    ) -> Any:
+        """Emit a tensor-expression kernel, named after the variable that is being computed."""
+        attributes = {"primfunc_attrs": pattern} if pattern else {}
+        value = self.bb.call_te(
+            lambda *tensors: describe(*tensors, **keywords),
+            *operands,
+            primfunc_name_hint=f"{self.name}_{hint}",
+            **attributes,
+        )
+        return self.bb.emit(value, name_hint=self.name)
+
+    # -- the walk -------------------------------------------------------------------------------------------
+    def rewrite(self, name: str, function: relax.Function) -> None:
+        """Rewrite a function into the builder under the same name."""
+        for parameter in function.params:
+            self.plain[parameter] = parameter
+        chosen = (function.attrs or {}).get(WINOGRAD)
+        self._winograd = None if chosen is None else frozenset(int(layer) for layer in chosen)
+        with self.bb.function(name, list(function.params), attrs=dict(function.attrs or {})):
+            with self.bb.dataflow():
+                for block in function.body.blocks:
+                    for binding in block.bindings:
+                        self.binding(binding.var, binding.value)
+                result = self.bb.emit_output(self.as_plain(function.body.body))
+            self.bb.emit_func_output(result)
+
+    def binding(self, var: relax.Var, value: Any) -> None:
+        """Rewrite ``var = value``: a known operator into its kernel, all else as it stands."""
+        if naming.owner(var.name) is not None or not self.name:
+            self.name = var.name
+        if self.constants.learn(var, value):
+            return
+        if isinstance(value, relax.Var) and value in self.blocked:
+            self.blocked[var] = self.blocked[value]
+            return
+        if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op):
+            for lower in self._lowerings.get(value.op.name, ()):
+                if lower(self, var, value):
+                    return
+        self.plain[var] = self.bb.emit(self.copy(value), name_hint=self.name)
+
+    def copy(self, value: Any) -> Any:
+        """Repeat an expression on plain operands."""
+        if isinstance(value, relax.TupleGetItem):
+            return relax.TupleGetItem(self.as_plain(value.tuple_value), value.index)
+        if isinstance(value, relax.Call):
+            operands = [self.as_plain(a) for a in value.args]
+            return relax.Call(value.op, operands, value.attrs, value.ty_args)
+        return self.as_plain(value)
+
+    def winograd(self) -> bool:
+        """Tell whether the call at hand may be lowered by Winograd's algorithm."""
+        if self._winograd is None:
+            return self.options.winograd
+        here = naming.owner(self.name)
+        return here is not None and here[1] in self._winograd
+
+    # -- what several families need -------------------------------------------------------------------------
+    def scaled(self, data: Any, weight: Weight, channels: int) -> Any:
+        """Multiply by the scales of an integer weight, one a channel, in the blocked layout."""
+        if weight.scales is None:
+            return data
+        scales = relax.const(np.ascontiguousarray(blocked.per_channel(weight.scales, channels)))
+        return self.bb.emit(relax.op.multiply(data, scales), name_hint=self.name)
+
+    def padded_input(self, source: Any, data: Any, size: FeatureMap, window: Window) -> Any:
+        """Pad a map once, however many windows of the same padding read it."""
+        if not window.padded:
+            return data
+        key = (source, data, window.padding)
+        if key not in self._padded:
+            self._padded[key] = self.call(layouts.pad, data, hint="pad", pattern=ALONE, source=size, window=window)
+        return self._padded[key]
+
+
+Lowering = Callable[[Rewriter, relax.Var, relax.Call], bool]
+"""Lowers ``var = call`` into the rewriter's function, or returns False and leaves it to others."""
