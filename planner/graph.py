@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Edge", "Layer", "LayerGraph", "from_folded", "read"]
 
+_SEQUENCE_DIMS = 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
@@ -98,10 +100,10 @@ class LayerGraph:
         model: The folded network: static shapes at batch 1, every node named uniquely.
         layers: Its layers in topological order; every node of ``model`` belongs to exactly one.
         edges: What connects the layers.
-        input_name: Name of the image tensor.
-        input_shape: Its shape at batch 1, ``(1, C, H, W)``.
+        input_name: Name of the tensor that it reads.
+        input_shape: Its shape at batch 1: ``(1, C, H, W)`` of an image, ``(1, length, width)`` of a sequence.
         output_name: Name of the tensor of class scores.
-        classes: Number of classes.
+        classes: Number of classes: of values that it gives, where it is no classifier.
         shapes: Shape of every tensor of ``model`` at batch 1, initialisers included.
         source_digest: SHA-256 of the source file.
 
@@ -195,15 +197,15 @@ def read(
     Args:
         path: The ONNX file.
         name: Name of the model; the file's name without its suffix if None.
-        input_shape: Shape ``(1, C, H, W)`` of the input, needed where the file leaves a size other than the
-            batch open.
+        input_shape: Shape ``(1, C, H, W)`` of an image or ``(1, length, width)`` of a sequence, needed where the
+            file leaves a size other than the batch open.
 
     Returns:
         The layer graph.
 
     Raises:
         InputError: The file is missing, is not a complete ONNX model, holds an operator that cannot be run,
-            or is not an image classifier of known sizes.
+            is not of known sizes, or gives an image something else than class scores.
     """
     draft, digest = load(Path(path), input_shape)
     folded = fold(draft)
@@ -259,7 +261,9 @@ def from_folded(
     )
     shape = shapes[output]
     classes = prod(shape[1:])
-    if len(shape) < 2 or shape[0] != 1 or max(shape[1:]) != classes:
+    # What a sequence is turned into need not be class scores: its time and its bytes are known all the same.
+    scores = max(shape[1:], default=0) == classes or len(shapes[proto.input[0].name]) == _SEQUENCE_DIMS
+    if len(shape) < 2 or shape[0] != 1 or not scores:
         raise InputError(f"{where}: output {output!r} has shape {shape}; expected class scores, (1, classes)")
     return LayerGraph(
         name=name,

@@ -38,14 +38,15 @@ _REFUSED = frozenset(
 """Operators whose results have no fixed shape, are random, or are no tensors of numbers."""
 
 _IMAGE_DIMS = 4
+_SEQUENCE_DIMS = 3
 
 
 def load(path: Path, input_shape: tuple[int, ...] | None = None) -> tuple[Draft, str]:
-    """Read an ONNX classifier, name its nodes and bring it to a known operator set at batch 1.
+    """Read an ONNX network, name its nodes and bring it to a known operator set at batch 1.
 
     Args:
         path: The ONNX file.
-        input_shape: Shape ``(1, C, H, W)`` of the input, needed where the file leaves a size other than the
+        input_shape: Shape ``(1, C, H, W)`` of an image or ``(1, length, width)`` of a sequence, needed where the file leaves a size other than the
             batch open.
 
     Returns:
@@ -53,7 +54,7 @@ def load(path: Path, input_shape: tuple[int, ...] | None = None) -> tuple[Draft,
 
     Raises:
         InputError: The file is missing, is not a complete ONNX model, holds an operator that cannot be run,
-            or is not an image classifier of known sizes.
+            or reads neither an image nor a sequence of known size.
     """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -148,7 +149,7 @@ def _draft(where: str, model: onnx.ModelProto, input_shape: tuple[int, ...] | No
         raise InputError(f"{where}: the network has {len(graph.output)} outputs ({names}); expected one, class scores")
     if len(graph.input) != 1:
         names = ", ".join(repr(item.name) for item in graph.input)
-        raise InputError(f"{where}: the network has {len(graph.input)} inputs ({names}); expected one, an image")
+        raise InputError(f"{where}: the network has {len(graph.input)} inputs ({names}); expected one, an image or a sequence")
     return Draft(
         where=where,
         nodes=list(graph.node),
@@ -161,19 +162,27 @@ def _draft(where: str, model: onnx.ModelProto, input_shape: tuple[int, ...] | No
 
 
 def _static_shape(where: str, value: onnx.ValueInfoProto, given: tuple[int, ...] | None) -> Shape:
-    """Return the input's shape at batch 1, taking open sizes from the shape that was given."""
+    """Return the input's shape at batch 1, taking open sizes from the shape that was given.
+
+    An image is ``(1, C, H, W)``; a sequence, which a transformer reads, is ``(1, length, width)``.
+    """
     import onnx
 
     tensor = value.type.tensor_type
     label = f"{where}: input {value.name!r}"
     dims = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim]
-    if tensor.elem_type != onnx.TensorProto.FLOAT or (tensor.HasField("shape") and len(dims) != _IMAGE_DIMS):
+    known = tensor.HasField("shape")
+    if tensor.elem_type != onnx.TensorProto.FLOAT or (known and len(dims) not in {_IMAGE_DIMS, _SEQUENCE_DIMS}):
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
-        raise InputError(f"{label} is {kind} of {len(dims)} dimensions; expected a float image, (batch, C, H, W)")
-    if not tensor.HasField("shape"):
-        dims = [None] * _IMAGE_DIMS
-    if given is not None and (len(given) != _IMAGE_DIMS or given[0] != 1 or min(given) < 1):
-        raise InputError(f"{label}: the shape given is {given}; expected (1, C, H, W)")
+        raise InputError(
+            f"{label} is {kind} of {len(dims)} dimensions; expected a float image, (batch, C, H, W), "
+            "or a float sequence, (batch, length, width)"
+        )
+    if not known:
+        dims = [None] * (len(given) if given is not None and len(given) == _SEQUENCE_DIMS else _IMAGE_DIMS)
+    form = "(1, C, H, W)" if len(dims) == _IMAGE_DIMS else "(1, length, width)"
+    if given is not None and (len(given) != len(dims) or given[0] != 1 or min(given) < 1):
+        raise InputError(f"{label}: the shape given is {given}; expected {form}")
     shape = []
     for axis, length in enumerate(dims):
         if length is not None and given is not None and given[axis] != length:
@@ -182,7 +191,7 @@ def _static_shape(where: str, value: onnx.ValueInfoProto, given: tuple[int, ...]
             symbol = tensor.shape.dim[axis].dim_param if tensor.HasField("shape") else ""
             raise InputError(
                 f"{label}: dimension {axis}{f' ({symbol})' if symbol else ''} has no size; "
-                "give input_shape=(1, C, H, W)"
+                f"give input_shape={form}"
             )
         shape.append(1 if axis == 0 and length is None else length or (given[axis] if given else 1))
     if shape[0] != 1:
