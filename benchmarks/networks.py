@@ -1,71 +1,191 @@
-"""How fast our TVM builds run beside ONNX Runtime: both in one process, in turn, one thread.
+"""How fast our TVM builds run whole networks beside ONNX Runtime, and OpenVINO where asked for.
 
-    python benchmarks/networks.py --json networks.json
+    python benchmarks/networks.py --models quick,resnet50 --threads 1 --json networks.json
 
-Medians over rounds and their quartiles; each sample is ten runs of one network.
+One record for each network and precision: ``float32`` (Winograd's algorithm where the heuristics choose it),
+``float32 direct`` (without it) and ``int8`` (ONNX Runtime's static per-channel form of the network).  ``speedup`` is
+ONNX Runtime's float32 time over ours.  All programs of a network are timed in turn in one run: with one thread in one
+process, with more each in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from models import FAMOUS, NAMES, Subject, prepare
+from quantised import quantise
+from runners import Local, Task
+from timing import Remote, Side, Times, geometric_mean, in_turn
 
-import planner
-from planner.devices import open_device
-from planner.segments import Entry
+from costmodels import write_aside
+
+PRECISIONS = ("float32", "float32 direct", "int8")
+COMPARED = 4
+"""Inputs whose outputs are compared."""
 
 
-def compare(path: Path, rounds: int) -> dict[str, object]:
-    """Time one exact network on both devices, in turn."""
-    graph = planner.load(path).graph
-    entry = Entry(name=graph.name, model=graph.model, nodes={layer.name: layer.nodes for layer in graph.layers})
-    programs = {name: open_device(name).program(entry) for name in ("tvm", "onnxruntime")}
-    image = np.random.default_rng(0).standard_normal(graph.input_shape).astype(np.float32)
-    ours, theirs = (program.run(image) for program in programs.values())
-    samples: dict[str, list[float]] = {name: [] for name in programs}
-    for index in range(rounds):
-        names = list(programs) if index % 2 == 0 else list(reversed(programs))
-        for name in names:
-            samples[name].append(programs[name].sample() / 1e6)
-    quartiles = {name: np.quantile(times, (0.25, 0.5, 0.75)) for name, times in samples.items()}
-    return {
-        "model": graph.name,
-        "threads": 1,
-        "precision": "float32",
-        "tvm_ms": float(quartiles["tvm"][1]),
-        "tvm_quartiles_ms": [float(q) for q in quartiles["tvm"][::2]],
-        "onnxruntime_ms": float(quartiles["onnxruntime"][1]),
-        "onnxruntime_quartiles_ms": [float(q) for q in quartiles["onnxruntime"][::2]],
-        "speedup": float(quartiles["onnxruntime"][1] / quartiles["tvm"][1]),
-        "greatest_difference": float(np.abs(ours - theirs).max()),
-        "rounds": rounds,
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _tasks(subject: Subject, folder: Path, arguments: argparse.Namespace) -> dict[str, Task]:
+    """List what is timed for one network, by the name that :func:`_record` knows it by."""
+    inputs = folder / "inputs.npy"
+    np.save(inputs, subject.inputs)
+    float32, int8 = str(subject.path), str(folder / f"{subject.name}.int8.onnx")
+
+    def task(runtime: str, model: str, **more: Any) -> Task:
+        return Task(runtime=runtime, model=model, inputs=str(inputs), threads=arguments.threads, **more)
+
+    def ours(model: str, **more: Any) -> Task:
+        return task("tvm", model, mcpu=arguments.mcpu, **more)
+
+    tasks = {"onnxruntime": task("onnxruntime", float32)}
+    if "float32" in arguments.precision:
+        tasks["float32"] = ours(float32, winograd=True)
+    if "float32 direct" in arguments.precision:
+        tasks["float32 direct"] = ours(float32)
+    if "int8" in arguments.precision:
+        quantise(subject.folded, Path(int8), subject.inputs)
+        tasks |= {"int8": ours(int8), "onnxruntime int8": task("onnxruntime", int8)}
+    if arguments.openvino:
+        tasks["openvino"] = task("openvino", float32)
+        if "int8" in arguments.precision:
+            tasks["openvino int8"] = task("openvino", int8)
+    return tasks
+
+
+def _record(
+    name: str, precision: str, arguments: argparse.Namespace, times: dict[str, Times], sides: dict[str, Side]
+) -> dict[str, Any]:
+    """Write down one network in one precision."""
+    theirs, ours = times["onnxruntime"], times[precision]
+    suffix = " int8" if precision == "int8" else ""
+    # An int8 network has its own exact answer; ONNX Runtime's is a rounding or two away from it.
+    reference = sides["onnxruntime" + suffix].outputs(COMPARED)
+    difference = np.abs(sides[precision].outputs(COMPARED) - reference).max() / np.abs(reference).max()
+    record = {
+        "model": name,
+        "threads": arguments.threads,
+        "precision": precision,
+        "tvm_ms": ours.median_ms,
+        "onnxruntime_ms": theirs.median_ms,
+        "speedup": theirs.median_ms / ours.median_ms,
+        "tvm_quartiles_ms": ours.quartiles_ms,
+        "onnxruntime_quartiles_ms": theirs.quartiles_ms,
+        "greatest_relative_difference": float(difference),
+        "rounds": arguments.rounds,
+        **sides[precision].facts,
     }
+    if precision == "int8":
+        record["onnxruntime_int8_ms"] = times["onnxruntime int8"].median_ms
+    if "openvino" + suffix in times:
+        record["openvino_ms"] = times["openvino" + suffix].median_ms
+    return record
+
+
+def compare(name: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time one network in all the precisions asked for."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        _say(f"{name}: preparing")
+        subject = prepare(name, Path(folder))
+        sides: dict[str, Side] = {}
+        for label, task in _tasks(subject, Path(folder), arguments).items():
+            _say(f"{subject.name}: starting {label}")
+            if task.threads == 1 and task.runtime != "openvino":
+                sides[label] = Local(task)
+            else:
+                remote = Remote(task, arguments.openvino if task.runtime == "openvino" else sys.executable)
+                stack.callback(remote.close)
+                sides[label] = remote
+        _say(f"{subject.name}: timing {', '.join(sides)}")
+        samplers: dict[str, Callable[[int], float]] = {label: side.sample for label, side in sides.items()}
+        times = in_turn(samplers, arguments.rounds)
+        records = [_record(subject.name, p, arguments, times, sides) for p in PRECISIONS if p in sides]
+    for record in records:
+        _say(_line(record))
+    return records
+
+
+def _line(record: dict[str, Any]) -> str:
+    extras = [
+        f"{label} {record[key]:.3f} ms"
+        for key, label in (
+            ("onnxruntime_int8_ms", "its int8"),
+            ("openvino_ms", "OpenVINO"),
+        )
+        if key in record
+    ]
+    return (
+        f"{record['model']:14} {record['precision']:14} {record['tvm_ms']:9.3f} ms, "
+        f"ONNX Runtime float32 {record['onnxruntime_ms']:9.3f} ms, speedup {record['speedup']:.3f}, "
+        + "".join(f"{extra}, " for extra in extras)
+        + f"compiled in {record['compile_s']:.1f} s, difference {record['greatest_relative_difference']:.1e}"
+    )
+
+
+def summary(records: list[dict[str, Any]]) -> list[str]:
+    """State the geometric mean and the worst network of each precision."""
+    lines = []
+    for precision in PRECISIONS:
+        found = [r for r in records if r["precision"] == precision]
+        if found:
+            mean = geometric_mean([r["speedup"] for r in found])
+            worst = min(found, key=lambda r: r["speedup"])
+            lines.append(
+                f"{precision}, {found[0]['threads']} thread(s): geometric mean of {len(found)} networks {mean:.3f}, "
+                f"worst {worst['model']} {worst['speedup']:.3f}"
+            )
+    return lines
+
+
+def options() -> argparse.ArgumentParser:
+    """Give the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--models",
+        type=lambda text: text.split(","),
+        default=list(FAMOUS),
+        help=f"ONNX files, or any of {','.join(NAMES)} (default: {','.join(FAMOUS)})",
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=20, help="samples of each program")
+    parser.add_argument(
+        "--precision",
+        type=lambda text: text.split(","),
+        default=list(PRECISIONS[:2]),
+        help=f"any of {','.join(PRECISIONS)} (default: {','.join(PRECISIONS[:2])})",
+    )
+    parser.add_argument("--openvino", metavar="PYTHON", help="an interpreter that has OpenVINO, to time that too")
+    parser.add_argument("--mcpu", default="", help="compile ours for another processor, for example haswell")
+    parser.add_argument("--json", metavar="FILE", help="where to write the records")
+    return parser
 
 
 def main() -> int:
     """Compare and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="quick,resnet8,vggs", help="shipped networks or ONNX files")
-    parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--json", metavar="FILE", help="where to write the records")
+    parser = options()
     arguments = parser.parse_args()
+    unknown = sorted(set(arguments.precision) - set(PRECISIONS))
+    if unknown:
+        parser.error(f"no precision {unknown[0]!r}; expected some of {', '.join(PRECISIONS)}")
+    os.environ["TVM_NUM_THREADS"] = str(arguments.threads)
     records = []
-    for name in arguments.models.split(","):
-        path = Path(name) if name.endswith(".onnx") else planner.shipped(f"models/{name}.onnx")
-        records.append(compare(path, arguments.rounds))
-        record = records[-1]
-        sys.stdout.write(
-            f"{record['model']}: {record['tvm_ms']:.4f} ms, ONNX Runtime {record['onnxruntime_ms']:.4f} ms, "
-            f"{record['speedup']:.2f} times as fast\n"
-        )
-    mean = float(np.exp(np.mean([np.log(r["speedup"]) for r in records])))
-    sys.stdout.write(f"geometric mean {mean:.2f} over {len(records)} networks, {arguments.rounds} rounds\n")
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    for name in arguments.models:
+        records += compare(name, arguments)
+        if arguments.json:
+            write_aside(arguments.json, json.dumps(records, indent=1) + "\n")
+    sys.stdout.write("\n".join([*map(_line, records), *summary(records)]) + "\n")
     return 0
 
 
