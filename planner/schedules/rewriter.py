@@ -20,6 +20,8 @@ from planner.schedules.window import Window
 
 FUSABLE = {"op_pattern": 4}
 """TVM's "complex, elementwise operators may be fused to its output"."""
+ELEMENTWISE = {"op_pattern": 0}
+"""TVM's "elementwise": fused to whatever makes its operand."""
 ALONE = {"op_pattern": 8}
 """TVM's "opaque": never fused, so that what a layer costs does not depend on the layer before it."""
 
