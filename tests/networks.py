@@ -127,18 +127,29 @@ def saved(model: onnx.ModelProto, folder: Path, name: str = "small") -> Path:
     return path
 
 
-def run(model: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Run a model image by image with onnxruntime, with none of its optimisations."""
+def _session(model: onnx.ModelProto) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def run(model: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Run a model image by image with onnxruntime, with none of its optimisations."""
+    session = _session(model)
     name = session.get_inputs()[0].name
     rows = [session.run(None, {name: image[None]})[0].reshape(-1) for image in images]
     return np.stack(rows)
+
+
+def run_batch(model: onnx.ModelProto, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Run a model on all images of a batch at once, likewise."""
+    session = _session(model)
+    output: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: batch})[0]
+    return output
 
 
 def images(model: onnx.ModelProto, count: int, seed: int = 7) -> NDArray[np.float32]:

@@ -1,6 +1,8 @@
 """The blocked activation layout: 16 channels side by side, one group of them after the other.
 
-A feature map of ``C`` channels and ``H`` x ``W`` pixels is kept as ``[ceil(C / 16)][H * W][16]`` float32.
+A feature map of ``C`` channels and ``H`` x ``W`` pixels is kept as ``[ceil(C / 16)][H * W][16]`` float32; the
+images of a batch lie one after the other along the pixels, ``[ceil(C / 16)][N * H * W][16]``, so that whatever
+treats pixels alike needs not know of them.
 Sixteen float32 are one cache line, one AVX-512 register or two AVX2 registers, so that every kernel
 reads and writes whole registers and needs no shuffle.  Channels that pad the last group hold whatever the
 producer computed from zero weights and zero biases; no consumer lets them reach a real output.
@@ -8,7 +10,9 @@ producer computed from zero weights and zero biases; no consumer lets them reach
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,20 +29,30 @@ class FeatureMap:
         channels: Real channels.
         height: Rows.
         width: Columns.
+        images: Images of the batch.
 
     Examples:
         >>> FeatureMap(channels=20, height=7, width=7).blocked_shape
         (2, 49, 16)
+        >>> FeatureMap.of((3, 20, 7, 7)).blocked_shape
+        (2, 147, 16)
     """
 
     channels: int
     height: int
     width: int
+    images: int = 1
 
     def __post_init__(self) -> None:
         """Refuse sizes that no tensor has."""
-        if min(self.channels, self.height, self.width) < 1:
+        if min(self.channels, self.height, self.width, self.images) < 1:
             raise ValueError(f"sizes of a feature map are positive, got {self}")
+
+    @classmethod
+    def of(cls, shape: Sequence[int]) -> FeatureMap:
+        """Give the size of an NCHW tensor from its shape."""
+        images, channels, height, width = shape
+        return cls(channels=channels, height=height, width=width, images=images)
 
     @property
     def blocks(self) -> int:
@@ -46,9 +60,21 @@ class FeatureMap:
         return blocks_of(self.channels)
 
     @property
+    def rows(self) -> int:
+        """Rows of all images."""
+        return self.images * self.height
+
+    @property
     def pixels(self) -> int:
-        """Rows times columns."""
-        return self.height * self.width
+        """Pixels of all images."""
+        return self.rows * self.width
+
+    def place(self, pixel: Any) -> tuple[Any, Any, Any]:
+        """Give the image, row and column of a pixel index; the image is the number 0 where there is but one."""
+        if self.images == 1:
+            return 0, pixel // self.width, pixel % self.width
+        row = pixel // self.width
+        return row // self.height, row % self.height, pixel % self.width
 
     @property
     def blocked_shape(self) -> tuple[int, int, int]:
@@ -57,8 +83,8 @@ class FeatureMap:
 
     @property
     def plain_shape(self) -> tuple[int, int, int, int]:
-        """Shape of the same tensor as NCHW at batch 1."""
-        return (1, self.channels, self.height, self.width)
+        """Shape of the same tensor as NCHW."""
+        return (self.images, self.channels, self.height, self.width)
 
 
 def blocks_of(channels: int) -> int:

@@ -37,8 +37,7 @@ def lower_concat(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
         return False
     if any(s[1] % CHANNELS for s in shapes[:-1]):
         return False
-    channels = sum(s[1] for s in shapes)
-    output = FeatureMap(channels=channels, height=shapes[0][2], width=shapes[0][3])
+    output = FeatureMap.of(shape_of(var))
     parts = [rewriter.as_blocked(f) for f in fields]
     rewriter.blocked[var] = (rewriter.call(concatenate, *parts, hint="concat"), output)
     return True

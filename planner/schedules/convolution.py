@@ -54,14 +54,12 @@ def convolution(
         if window.pointwise and not plain:
             read = data[channel // CHANNELS, p, channel % CHANNELS]
         else:
-            y = (p // output.width) * down + row * dilate_h
-            x = (p % output.width) * across + column * dilate_w
+            image, y, x = output.place(p)
+            y, x = y * down + row * dilate_h, x * across + column * dilate_w
             if plain:
-                read = data[0, channel, y, x]
-            elif len(data.shape) == 3:
-                read = data[channel // CHANNELS, y * source.width + x, channel % CHANNELS]
+                read = data[image, channel, y, x]
             else:
-                read = data[channel // CHANNELS, y, x, channel % CHANNELS]
+                read = window.read(data, source, (channel // CHANNELS, image, y, x, channel % CHANNELS))
         weight = packed[o, outer, row, column, inner, b]
         if str(packed.dtype) != "float32":
             weight = tirx.Cast("float32", weight)
@@ -115,16 +113,13 @@ def lower_conv2d(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     source, attrs = call.args[0], call.attrs
     weight = rewriter.constants.of(call.args[1])
     shape = shape_of(source)
-    if weight is None or attrs.data_layout != "NCHW" or len(shape) != 4 or shape[0] != 1 or int(attrs.groups) != 1:
+    if weight is None or attrs.data_layout != "NCHW" or len(shape) != 4 or int(attrs.groups) != 1:
         return False
     if weight.scales is not None and weight.axis != 0:
         return False
-    _, channels, height, width = shape
-    _, filters, out_height, out_width = shape_of(var)
+    size, output = FeatureMap.of(shape), FeatureMap.of(shape_of(var))
     window = Window.of(attrs, weight.values.shape[2:])
-    size = FeatureMap(channels=channels, height=height, width=width)
-    output = FeatureMap(channels=filters, height=out_height, width=out_width)
-    plain = source not in rewriter.blocked and channels < CHANNELS
+    plain = source not in rewriter.blocked and size.channels < CHANNELS
     data = rewriter.as_plain(source) if plain else rewriter.as_blocked(source)
     data = rewriter.padded_input(source, data, size, window)
     packed = relax.const(pack_convolution(weight.values))
@@ -132,7 +127,7 @@ def lower_conv2d(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
         convolution, data, packed, hint="conv2d", pattern=FUSABLE,
         source=size, output=output, window=window, plain=plain,
     )  # fmt: skip
-    rewriter.blocked[var] = (rewriter.scaled(result, weight, filters), output)
+    rewriter.blocked[var] = (rewriter.scaled(result, weight, output.channels), output)
     return True
 
 

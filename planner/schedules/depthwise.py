@@ -26,9 +26,8 @@ def depthwise(
     (down, across), (dilate_h, dilate_w) = window.strides, window.dilation
 
     def value(o: Any, p: Any, b: Any) -> Any:
-        y = (p // output.width) * down + row * dilate_h
-        x = (p % output.width) * across + column * dilate_w
-        read = data[o, y * source.width + x, b] if len(data.shape) == 3 else data[o, y, x, b]
+        image, y, x = output.place(p)
+        read = window.read(data, source, (o, image, y * down + row * dilate_h, x * across + column * dilate_w, b))
         weight = packed[o, row, column, b]
         if str(packed.dtype) != "float32":
             weight = tirx.Cast("float32", weight)
@@ -72,23 +71,20 @@ def lower_conv2d(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     source, attrs = call.args[0], call.attrs
     weight = rewriter.constants.of(call.args[1])
     shape = shape_of(source)
-    if weight is None or attrs.data_layout != "NCHW" or len(shape) != 4 or shape[0] != 1:
+    if weight is None or attrs.data_layout != "NCHW" or len(shape) != 4:
         return False
-    _, channels, height, width = shape
-    _, filters, out_height, out_width = shape_of(var)
-    if int(attrs.groups) == 1 or not int(attrs.groups) == channels == filters:
+    size, output = FeatureMap.of(shape), FeatureMap.of(shape_of(var))
+    if int(attrs.groups) == 1 or not int(attrs.groups) == size.channels == output.channels:
         return False
     if weight.scales is not None and weight.axis != 0:
         return False
     window = Window.of(attrs, weight.values.shape[2:])
-    size = FeatureMap(channels=channels, height=height, width=width)
-    output = FeatureMap(channels=filters, height=out_height, width=out_width)
     data = rewriter.padded_input(source, rewriter.as_blocked(source), size, window)
     packed = relax.const(pack_depthwise(weight.values))
     result = rewriter.call(
         depthwise, data, packed, hint="depthwise", pattern=FUSABLE, source=size, output=output, window=window
     )
-    rewriter.blocked[var] = (rewriter.scaled(result, weight, filters), output)
+    rewriter.blocked[var] = (rewriter.scaled(result, weight, output.channels), output)
     return True
 
 

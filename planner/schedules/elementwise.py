@@ -25,9 +25,10 @@ def interpolate_rows(data: te.Tensor, *, source: FeatureMap, output: FeatureMap)
     """
 
     def value(o: Any, p: Any, b: Any) -> Any:
-        y, x = p // output.width, p % output.width
-        above = data[o, (y // 2) * source.width + x, b]
-        below = data[o, te.min((y + 1) // 2, source.height - 1) * source.width + x, b]
+        image, y, x = output.place(p)
+        first = image * source.height
+        above = data[o, (first + y // 2) * source.width + x, b]
+        below = data[o, (first + te.min((y + 1) // 2, source.height - 1)) * source.width + x, b]
         return (above + below) * tirx.const(0.5, "float32")
 
     return te.compute(output.blocked_shape, value, name="interpolate_rows")
@@ -109,9 +110,9 @@ def lower_binary(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     if not any(isinstance(a, relax.Var) and a in rewriter.blocked for a in call.args):
         return False
     shape = shape_of(var)
-    if len(shape) != 4 or shape[0] != 1:
+    if len(shape) != 4:
         return False
-    size = FeatureMap(channels=shape[1], height=shape[2], width=shape[3])
+    size = FeatureMap.of(shape)
     operands = [_operand(rewriter, a, size) for a in call.args]
     if any(o is None for o in operands):
         return False
@@ -141,12 +142,11 @@ def lower_resize(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     if source not in rewriter.blocked or attrs.layout != "NCHW" or attrs.method != "linear":
         return False
     data, size = rewriter.blocked[source]
-    _, channels, height, width = shape_of(var)
-    doubled = attrs.coordinate_transformation_mode == "asymmetric" and height == 2 * size.height
-    aligned = attrs.coordinate_transformation_mode == "align_corners" and height == 2 * size.height - 1
-    if width != size.width or not (doubled or aligned):
+    output = FeatureMap.of(shape_of(var))
+    doubled = attrs.coordinate_transformation_mode == "asymmetric" and output.height == 2 * size.height
+    aligned = attrs.coordinate_transformation_mode == "align_corners" and output.height == 2 * size.height - 1
+    if output.width != size.width or not (doubled or aligned):
         return False
-    output = FeatureMap(channels=channels, height=height, width=width)
     result = rewriter.call(interpolate_rows, data, hint="interpolate_rows", source=size, output=output)
     rewriter.blocked[var] = (result, output)
     return True

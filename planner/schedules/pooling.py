@@ -28,11 +28,12 @@ def maximum(data: te.Tensor, *, source: FeatureMap, output: FeatureMap, window: 
     top, left, _, _ = window.padding
 
     def value(o: Any, p: Any, b: Any) -> Any:
-        y = (p // output.width) * window.strides[0] + row * window.dilation[0] - top
-        x = (p % output.width) * window.strides[1] + column * window.dilation[1] - left
+        image, y, x = output.place(p)
+        y = y * window.strides[0] + row * window.dilation[0] - top
+        x = x * window.strides[1] + column * window.dilation[1] - left
         y = te.min(te.max(y, 0), source.height - 1)
         x = te.min(te.max(x, 0), source.width - 1)
-        return te.max(data[o, y * source.width + x, b], axis=[row, column])
+        return te.max(data[o, (image * source.height + y) * source.width + x, b], axis=[row, column])
 
     return te.compute(output.blocked_shape, value, name=POOL)
 
@@ -51,14 +52,15 @@ def mean(data: te.Tensor, *, source: FeatureMap, output: FeatureMap, window: Win
     column = te.reduce_axis((0, window.kernel[1]), "kernel_column")
     top, left, bottom, right = window.padding
 
-    def corner(p: Any) -> tuple[Any, Any]:
-        return (p // output.width) * window.strides[0] - top, (p % output.width) * window.strides[1] - left
+    def corner(p: Any) -> tuple[Any, Any, Any]:
+        image, y, x = output.place(p)
+        return image, y * window.strides[0] - top, x * window.strides[1] - left
 
     def total(o: Any, p: Any, b: Any) -> Any:
-        y, x = corner(p)
+        image, y, x = corner(p)
         y, x = y + row * window.dilation[0], x + column * window.dilation[1]
         inside = te.all(y >= 0, y < source.height, x >= 0, x < source.width)
-        read = data[o, y * source.width + x, b]
+        read = data[o, (image * source.height + y) * source.width + x, b]
         overhangs = (output.height - 1) * window.strides[0] + window.kernel[0] > source.height + top or (
             output.width - 1
         ) * window.strides[1] + window.kernel[1] > source.width + left
@@ -69,7 +71,7 @@ def mean(data: te.Tensor, *, source: FeatureMap, output: FeatureMap, window: Win
     summed = te.compute(output.blocked_shape, total, name=POOL)
 
     def count(p: Any) -> Any:
-        y, x = corner(p)
+        _, y, x = corner(p)
         low_y, low_x = (-top, -left) if count_padding else (0, 0)
         high_y = source.height + (bottom if count_padding else 0)
         high_x = source.width + (right if count_padding else 0)
@@ -81,14 +83,17 @@ def mean(data: te.Tensor, *, source: FeatureMap, output: FeatureMap, window: Win
 
 
 def global_mean(data: te.Tensor, *, source: FeatureMap) -> te.Tensor:
-    """Describe the mean over all pixels, ``(blocks, 1, 16)``."""
-    pixel = te.reduce_axis((0, source.pixels), "pixel")
+    """Describe the mean over all pixels of each image, ``(blocks, images, 16)``."""
+    count = source.height * source.width
+    pixel = te.reduce_axis((0, count), "pixel")
     summed = te.compute(
-        (source.blocks, 1, CHANNELS), lambda o, _, b: te.sum(data[o, pixel, b], axis=[pixel]), name=POOL
+        (source.blocks, source.images, CHANNELS),
+        lambda o, n, b: te.sum(data[o, n * count + pixel, b], axis=[pixel]),
+        name=POOL,
     )
     return te.compute(
         summed.shape,
-        lambda o, _, b: summed[o, 0, b] * tirx.const(1.0 / source.pixels, "float32"),
+        lambda o, n, b: summed[o, n, b] * tirx.const(1.0 / count, "float32"),
         name="pool_scale",
     )
 
@@ -127,8 +132,7 @@ def lower_pool(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     if source not in rewriter.blocked:
         return False
     data, size = rewriter.blocked[source]
-    _, channels, height, width = shape_of(var)
-    output = FeatureMap(channels=channels, height=height, width=width)
+    output = FeatureMap.of(shape_of(var))
     window = Window.of(attrs, attrs.pool_size)
     common = {"source": size, "output": output, "window": window}
     if call.op.name.endswith("max_pool2d"):
@@ -149,7 +153,7 @@ def lower_global_pool(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> b
     if call.op.name == "relax.mean" and sorted(int(a) % 4 for a in call.attrs.axis) != [2, 3]:
         return False
     data, size = rewriter.blocked[source]
-    output = FeatureMap(channels=size.channels, height=1, width=1)
+    output = FeatureMap.of(shape)
     result = rewriter.call(global_mean, data, hint="global_pool", pattern=FUSABLE, source=size)
     rewriter.blocked[var] = (result, output)
     return True

@@ -89,8 +89,7 @@ class Rewriter:
     def as_blocked(self, operand: Any) -> Any:
         """Give an operand in the blocked layout."""
         if operand not in self.blocked:
-            _, channels, height, width = shape_of(operand)
-            size = FeatureMap(channels=channels, height=height, width=width)
+            size = FeatureMap.of(shape_of(operand))
             data = self.call(layouts.to_blocked, self.as_plain(operand), hint="to_blocked", size=size)
             self.blocked[operand] = (data, size)
         return self.blocked[operand][0]

@@ -47,6 +47,19 @@ class Window:
         """Whether any side is padded."""
         return any(self.padding)
 
+    def read(self, data: Any, source: FeatureMap, index: tuple[Any, Any, Any, Any, Any]) -> Any:
+        """Read one element of the blocked input of a window.
+
+        Args:
+            data: The input as it is, ``(blocks, pixels, 16)``, or padded, ``(blocks, rows', columns', 16)``.
+            source: Size of the input before padding.
+            index: Block of channels, image, row and column (of the padded map where it is one), lane.
+        """
+        block, image, row, column, lane = index
+        if len(data.shape) == 3:
+            return data[block, (image * source.height + row) * source.width + column, lane]
+        return data[block, image * self.padded_size(source)[0] + row, column, lane]
+
     def padded_size(self, source: FeatureMap) -> tuple[int, int]:
         """Height and width of the padded input."""
         top, left, bottom, right = self.padding
