@@ -12,7 +12,8 @@ import tvm
 from tvm import relax
 from tvm.s_tir import dlight
 
-from planner.schedules import convolution, dense, depthwise, elementwise, pooling, vectors
+from planner.schedules import convolution, dense, depthwise, elementwise, matmul, pooling, vectors
+from planner.schedules.inference import FoldRemainingConstants, SimplifyConstants
 from planner.schedules.layout_pass import BlockedLayout
 from planner.schedules.naming import NameKernels
 from planner.schedules.options import WINOGRAD, Options
@@ -41,6 +42,7 @@ def rules(target: Any) -> list[FamilyRule]:
         depthwise.DepthwiseRule(unit),
         pooling.PoolingRule(unit),
         dense.DenseRule(unit),
+        matmul.MatmulRule(unit),
         elementwise.ElementwiseRule(unit),
     ]
 
@@ -50,9 +52,10 @@ def prepare() -> tvm.transform.Pass:
     transform = relax.transform
     return tvm.transform.Sequential(
         [
+            SimplifyConstants(),
             transform.DecomposeOpsForInference(),
             transform.CanonicalizeBindings(),
-            transform.FoldConstant(),
+            FoldRemainingConstants(),
             transform.DeadCodeElimination(),
         ]
     )
