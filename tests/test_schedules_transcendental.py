@@ -61,7 +61,7 @@ def test_a_function_computes_what_onnxruntime_computes_wherever_it_stands(case: 
         x = b.conv(x, "conv", (20, 4, 3, 3))
     elif before == "a product":
         x = b.add("MatMul", [x, b.weights((16, 24), "w")], name="product")
-    x = b.add(case.split()[0], [x], name="function", **CHAINS[case])
+    x = b.add(case.split(maxsplit=1)[0], [x], name="function", **CHAINS[case])
     entry = raw(b.model(x))
     assert_as_onnxruntime(entry, tolerance=2e-6)
     assert not calls_of_the_library(entry)

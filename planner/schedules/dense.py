@@ -2,92 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tvm import relax, s_tir, te, tirx
 
+from planner.schedules import products
 from planner.schedules.blocked import CHANNELS, pack_dense
-from planner.schedules.rewriter import FUSABLE
+from planner.schedules.rewriter import FUSABLE, shape_of
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
 
 if TYPE_CHECKING:
     from planner.schedules.rewriter import Rewriter
 
 DENSE = "packed_dense"
+COLUMNS = "columns"
 
 
-def columns_for(outputs: int) -> int:
-    """Choose how many outputs one block of packed weights holds: four registers' worth, or one."""
-    return 4 * CHANNELS if outputs % (4 * CHANNELS) == 0 else CHANNELS
+def columns_for(outputs: int, rows: int) -> int:
+    """Choose how many outputs one block of packed weights holds.
+
+    Blocks that leave the least over come first.  Many rows do best on 48 columns, which are 3 vectors of 16 and two
+    times 3 of 8; one row does best on the widest.
+    """
+    panels = (64, 48, 32, CHANNELS) if rows == 1 else (48, 64, 32, CHANNELS)
+    return min(panels, key=lambda columns: -outputs % columns)
 
 
 def dense(data: te.Tensor, packed: te.Tensor, *, outputs: int) -> te.Tensor:
     """Describe a dense layer.
 
     Args:
-        data: ``(..., K)`` float32.
+        data: ``(..., rows, K)`` float32.
         packed: Weights from :func:`blocked.pack_dense`; an integer type is widened where it is read.
         outputs: Real outputs, at most the packed ones.
 
     Returns:
-        ``(..., outputs)`` float32.
+        ``(..., rows, outputs)`` float32.
     """
     blocks, depth, columns = (int(n) for n in packed.shape)
     k = te.reduce_axis((0, depth), "k")
+    *lead, rows = [int(n) for n in data.shape[:-1]]
+    filled = products.filled_rows(rows)
 
     def value(*index: Any) -> Any:
-        *rows, n = index
+        *before, m, n = index
+        row = m if filled == rows else te.min(m, rows - 1)
         weight = packed[n // columns, k, n % columns]
         if str(packed.dtype) != "float32":
             weight = tirx.Cast("float32", weight)
-        return te.sum(data[(*rows, k)] * weight, axis=[k])
+        return te.sum(data[(*before, row, k)] * weight, axis=[k])
 
-    lead = [int(n) for n in data.shape[:-1]]
-    full = te.compute((*lead, blocks * columns), value, name=DENSE, attrs={"columns": columns})
-    if blocks * columns == outputs:
+    full = te.compute((*lead, filled, blocks * columns), value, name=DENSE, attrs={COLUMNS: columns})
+    if (filled, blocks * columns) == (rows, outputs):
         return full
-    return te.compute((*lead, outputs), lambda *index: full[index], name="crop")
+    return te.compute((*lead, rows, outputs), lambda *index: full[index], name="crop")
 
 
 class DenseRule(FamilyRule):
-    """Schedule :func:`dense`: a block of columns times a few rows in registers."""
+    """Schedule :func:`dense`: a few rows of a part of a block of columns stay in registers."""
 
     FAMILY = "dense"
     ANCHOR = DENSE
 
     def default(self, kernel: Kernel) -> Parameters:
-        """Choose how many rows are accumulated at once, and how far the reduction is unrolled."""
-        *lead, _, k = kernel.loops(DENSE)
-        count = 1
-        for loop in lead:
-            count *= kernel.extent(loop)
-        rows = next((r for r in (4, 3, 2) if count % r == 0), 1)
-        return {"rows": rows, "unroll": kernel.divisor(k, (8, 4, 2) if rows == 1 else (4, 2))}
+        """Choose how many rows and columns are accumulated at once, and how far the reduction is unrolled."""
+        *_, m, _, k = kernel.loops(DENSE)
+        rows, width = products.best_tile(self.unit, kernel.extent(m), int(kernel.annotation(DENSE, COLUMNS)))
+        return {"rows": rows, "width": width, "unroll": kernel.divisor(k, (8, 4, 2) if rows == 1 else (4, 2))}
+
+    def candidates(self, kernel: Kernel) -> Iterable[Parameters]:
+        """Try the other tiles that fit the registers."""
+        *_, m, _, k = kernel.loops(DENSE)
+        yield self.default(kernel)
+        for rows, width in products.tiles(self.unit, kernel.extent(m), int(kernel.annotation(DENSE, COLUMNS))):
+            for unroll in {kernel.divisor(k, (most, 4, 2)) for most in (4, 8, 16)}:
+                yield {"rows": rows, "width": width, "unroll": unroll}
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
-        """Schedule a dense layer; ``rows`` times the packed columns are in registers."""
-        sch, block = kernel.sch, kernel.block(DENSE)
-        columns = int(kernel.annotation(DENSE, "columns"))
+        """Schedule a dense layer; ``rows`` times ``width`` columns are in registers."""
+        sch, width = kernel.sch, parameters["width"]
+        parts = int(kernel.annotation(DENSE, COLUMNS)) // width
         epilogue = kernel.inline_into_epilogue(DENSE)
-        *lead, n, k = sch.get_loops(block)
-        m = sch.fuse(*lead) if len(lead) > 1 else lead[0]
+        *lead, m, n, k = kernel.loops(DENSE)
         mo, mi = sch.split(m, [None, parameters["rows"]])
-        no, ni = sch.split(n, [None, columns])
-        nv, lane = sch.split(ni, [None, CHANNELS])
+        no, nw, ni = sch.split(n, [None, parts, width])
         ko, ki = sch.split(k, [None, parameters["unroll"]])
-        sch.reorder(no, mo, ko, ki, mi, nv, lane)
-        sch.reverse_compute_at(epilogue, mo)
-        last = sch.get_loops(epilogue)[-1]
-        if kernel.extent(last) > CHANNELS and kernel.extent(last) % CHANNELS == 0:
-            _, last = sch.split(last, [None, CHANNELS])
-        sch.vectorize(last)
-        sch.vectorize(lane)
-        for loop in (nv, mi, ki):
-            sch.unroll(loop)
+        products.tile_in_registers(
+            kernel, DENSE, epilogue,
+            outer=(no, nw, *lead, mo), rows=mi, columns=ni, k=(ko, ki), lanes=products.lanes_of(width),
+        )  # fmt: skip
         if self.unit.parallel:
-            sch.parallel(no)
-        sch.decompose_reduction(block, ko)
+            sch.parallel(sch.fuse(no, nw))
         return sch
 
 
@@ -95,13 +102,13 @@ def lower_matmul(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     """Lower a product with a constant matrix."""
     source = call.args[0]
     weight = rewriter.constants.of(call.args[1])
-    if weight is None or weight.values.ndim != 2:
+    if weight is None or weight.values.ndim != 2 or len(shape_of(source)) < 2:
         return False
     if weight.scales is not None and weight.axis != 1:
         return False
     outputs = weight.values.shape[1]
     matrix = weight.values.T
-    packed = relax.const(pack_dense(matrix, columns_for(outputs)))
+    packed = relax.const(pack_dense(matrix, columns_for(outputs, shape_of(source)[-2])))
     result = rewriter.call(dense, rewriter.as_plain(source), packed, hint="dense", pattern=FUSABLE, outputs=outputs)
     if weight.scales is not None:
         scales = relax.const(np.ascontiguousarray(weight.scales))

@@ -11,11 +11,11 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
-from planner.schedules import concatenation, convolution, dense, depthwise, elementwise, pooling, transcendental
+from planner.schedules import concatenation, convolution, dense, depthwise, elementwise, matmul, pooling, transcendental
 from planner.schedules.options import Options
 from planner.schedules.rewriter import Lowering, Rewriter
 
-_FAMILIES = (depthwise, convolution, pooling, dense, transcendental, elementwise, concatenation)
+_FAMILIES = (depthwise, convolution, pooling, dense, matmul, transcendental, elementwise, concatenation)
 """Where several families lower an operator, the first that accepts a call has it."""
 
 
