@@ -12,7 +12,17 @@ import tvm
 from tvm import relax
 from tvm.s_tir import dlight
 
-from planner.schedules import convolution, dense, depthwise, elementwise, matmul, pooling, vectors
+from planner.schedules import (
+    convolution,
+    dense,
+    depthwise,
+    elementwise,
+    int8_convolution,
+    int8_targets,
+    matmul,
+    pooling,
+    vectors,
+)
 from planner.schedules.inference import FoldRemainingConstants, SimplifyConstants
 from planner.schedules.layout_pass import BlockedLayout
 from planner.schedules.naming import NameKernels
@@ -39,6 +49,7 @@ def rules(target: Any) -> list[FamilyRule]:
     unit = vectors.of_target(target)
     return [
         convolution.ConvolutionRule(unit),
+        int8_convolution.Int8ConvolutionRule(unit, int8_targets.of_target(target)),
         depthwise.DepthwiseRule(unit),
         pooling.PoolingRule(unit),
         dense.DenseRule(unit),

@@ -11,7 +11,17 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
-from planner.schedules import concatenation, convolution, dense, depthwise, elementwise, matmul, pooling, transcendental
+from planner.schedules import (
+    concatenation,
+    convolution,
+    dense,
+    depthwise,
+    elementwise,
+    int8_lowerings,
+    matmul,
+    pooling,
+    transcendental,
+)
 from planner.schedules.options import Options
 from planner.schedules.rewriter import Lowering, Rewriter
 
@@ -22,6 +32,8 @@ _FAMILIES = (depthwise, convolution, pooling, dense, matmul, transcendental, ele
 def _lowerings() -> dict[str, list[Lowering]]:
     """Collect what may lower each operator."""
     found: dict[str, list[Lowering]] = {}
+    for operator, lower in int8_lowerings.LOWERINGS.items():  # integers first; what they leave is made float32
+        found[operator] = [lower, Rewriter.settle_operands]
     for family in _FAMILIES:
         for operator, lower in family.LOWERINGS.items():
             found.setdefault(operator, []).append(lower)

@@ -6,13 +6,14 @@ What computes what is the families' business; they are given a :class:`Rewriter`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import tvm
 from tvm import relax, te
 
-from planner.schedules import blocked, layouts, naming
+from planner.schedules import blocked, int8_targets, layouts, naming
 from planner.schedules.blocked import FeatureMap
 from planner.schedules.constants import Constants, Weight
 from planner.schedules.options import WINOGRAD, Options
@@ -38,8 +39,12 @@ class Rewriter:
         bb: Where the new function is being built.
         options: What the user asked for.
         plain: Values as they were, by the variable that they had.
-        blocked: Values in the blocked layout, with their size.
+        blocked: Values in the blocked layout, with their size; their channels are one group.
+        grouped: Values in the blocked layout whose channels lie in groups of whole blocks, with their size.
         constants: Knows which variables are constants.
+        deferred: What is known of float32 values that integers stand for; they are made when first read as such.
+        intervals: Bounds of float32 values that were cut, by variable; None where there is none.
+        byte_dtype: Type of the bytes that the target multiplies fastest.
         name: Name of the variable that is being computed; kernels are named after it.
     """
 
@@ -63,7 +68,11 @@ class Rewriter:
         self._winograd: frozenset[int] | None = None
         self.plain: dict[Any, Any] = {}
         self.blocked: dict[Any, tuple[Any, FeatureMap]] = {}
-        self._padded: dict[Any, Any] = {}
+        self.grouped: dict[Any, tuple[Any, FeatureMap]] = {}
+        self.deferred: dict[Any, Any] = {}
+        self.intervals: dict[Any, tuple[float | None, float | None]] = {}
+        self.byte_dtype = int8_targets.stored_as(tvm.target.Target.current(allow_none=True))
+        self._once: dict[Any, Any] = {}
         self.constants = Constants()
         self.name = ""
 
@@ -76,8 +85,9 @@ class Rewriter:
             return self._functions[operand]
         if not isinstance(operand, relax.Var):
             return operand
-        if operand not in self.plain and operand in self.blocked:
-            data, size = self.blocked[operand]
+        self.settle(operand)
+        if operand not in self.plain and (operand in self.blocked or operand in self.grouped):
+            data, size = self.blocked.get(operand) or self.grouped[operand]
             self.plain[operand] = self.call(layouts.to_plain, data, hint="to_plain", size=size)
         if operand not in self.plain:
             weight = self.constants.of(operand)
@@ -88,11 +98,47 @@ class Rewriter:
 
     def as_blocked(self, operand: Any) -> Any:
         """Give an operand in the blocked layout."""
+        self.settle(operand)
         if operand not in self.blocked:
             size = FeatureMap.of(shape_of(operand))
-            data = self.call(layouts.to_blocked, self.as_plain(operand), hint="to_blocked", size=size)
+            if operand in self.grouped:
+                grouped, source = self.grouped[operand]
+                data = self.call(layouts.regroup, grouped, hint="regroup", source=source, output=size)
+            else:
+                data = self.call(layouts.to_blocked, self.as_plain(operand), hint="to_blocked", size=size)
             self.blocked[operand] = (data, size)
         return self.blocked[operand][0]
+
+    def as_grouped(self, operand: Any, groups: int) -> Any:
+        """Give an operand in the blocked layout with each of its groups of channels in whole blocks of its own."""
+        size = replace(FeatureMap.of(shape_of(operand)), groups=groups)
+        if size.full or groups == 1:  # then both layouts are one
+            return self.as_blocked(operand)
+        if operand not in self.grouped or self.grouped[operand][1] != size:
+            data = self.as_blocked(operand)
+            source = self.blocked[operand][1]
+            regrouped = self.call(layouts.regroup, data, hint="regroup", source=source, output=size)
+            self.grouped[operand] = (regrouped, size)
+        return self.grouped[operand][0]
+
+    def put(self, var: relax.Var, data: Any, size: FeatureMap) -> None:
+        """Note a value in the blocked layout, of one group of channels or of several."""
+        if size.groups == 1 or size.full:
+            self.blocked[var] = (data, replace(size, groups=1))
+        else:
+            self.grouped[var] = (data, size)
+
+    def settle(self, operand: Any) -> None:
+        """Make a value of which only integers are known, in one layout or the other."""
+        if operand in self.deferred and operand not in {**self.plain, **self.blocked, **self.grouped}:
+            self.deferred[operand].settle(self, operand)
+
+    def settle_operands(self, var: relax.Var, call: relax.Call) -> bool:
+        """Make the operands of a call that no lowering of integers took; a lowering that lowers nothing."""
+        for operand in call.args:
+            for part in operand.fields if isinstance(operand, relax.Tuple) else [operand]:
+                self.settle(part)
+        return False
 
     def call(
         self,
@@ -133,8 +179,8 @@ class Rewriter:
             self.name = var.name
         if self.constants.learn(var, value):
             return
-        if isinstance(value, relax.Var) and value in self.blocked:
-            self.blocked[var] = self.blocked[value]
+        if isinstance(value, relax.Var) and (value in self.blocked or value in self.grouped):
+            self.put(var, *(self.blocked.get(value) or self.grouped[value]))
             return
         if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op):
             for lower in self._lowerings.get(value.op.name, ()):
@@ -159,21 +205,28 @@ class Rewriter:
         return here is not None and here[1] in self._winograd
 
     # -- what several families need -------------------------------------------------------------------------
-    def scaled(self, data: Any, weight: Weight, channels: int) -> Any:
-        """Multiply by the scales of an integer weight, one a channel, in the blocked layout."""
+    def scaled(self, data: Any, weight: Weight, size: FeatureMap) -> Any:
+        """Multiply by the scales of an integer weight, one a channel, in the blocked layout of a map of some size."""
         if weight.scales is None:
             return data
-        scales = relax.const(np.ascontiguousarray(blocked.per_channel(weight.scales, channels)))
+        scales = relax.const(np.ascontiguousarray(size.spread(weight.scales).reshape(-1, 1, blocked.CHANNELS)))
         return self.bb.emit(relax.op.multiply(data, scales), name_hint=self.name)
 
     def padded_input(self, source: Any, data: Any, size: FeatureMap, window: Window) -> Any:
         """Pad a map once, however many windows of the same padding read it."""
         if not window.padded:
             return data
-        key = (source, data, window.padding)
-        if key not in self._padded:
-            self._padded[key] = self.call(layouts.pad, data, hint="pad", pattern=ALONE, source=size, window=window)
-        return self._padded[key]
+
+        def pad() -> Any:
+            return self.call(layouts.pad, data, hint="pad", pattern=ALONE, source=size, window=window)
+
+        return self.once((source, data, window.padding), pad)
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Make something the first time it is asked for."""
+        if key not in self._once:
+            self._once[key] = make()
+        return self._once[key]
 
 
 Lowering = Callable[[Rewriter, relax.Var, relax.Call], bool]
