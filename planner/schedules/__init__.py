@@ -20,7 +20,10 @@ from planner.schedules import (
     int8_convolution,
     int8_targets,
     matmul,
+    normalisation,
     pooling,
+    reduction,
+    softmax,
     vectors,
 )
 from planner.schedules.inference import FoldRemainingConstants, SimplifyConstants
@@ -54,6 +57,10 @@ def rules(target: Any) -> list[FamilyRule]:
         pooling.PoolingRule(unit),
         dense.DenseRule(unit),
         matmul.MatmulRule(unit),
+        softmax.SoftmaxRule(unit),
+        normalisation.NormalisationRule(unit),
+        reduction.AlongRule(unit),
+        reduction.AcrossRule(unit),
         elementwise.ElementwiseRule(unit),
     ]
 

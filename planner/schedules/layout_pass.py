@@ -19,13 +19,28 @@ from planner.schedules import (
     elementwise,
     int8_lowerings,
     matmul,
+    normalisation,
     pooling,
+    reduction,
+    softmax,
     transcendental,
 )
 from planner.schedules.options import Options
 from planner.schedules.rewriter import Lowering, Rewriter
 
-_FAMILIES = (depthwise, convolution, pooling, dense, matmul, transcendental, elementwise, concatenation)
+_FAMILIES = (
+    depthwise,
+    convolution,
+    pooling,
+    dense,
+    matmul,
+    softmax,
+    normalisation,
+    reduction,
+    transcendental,
+    elementwise,
+    concatenation,
+)
 """Where several families lower an operator, the first that accepts a call has it."""
 
 
