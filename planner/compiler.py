@@ -155,34 +155,32 @@ def _storages(module: Any) -> dict[str, tuple[int, ...]]:
     return plans
 
 
-@dataclass(frozen=True, slots=True)
-class _Lowered:
-    """A module on its way to code: fused kernels by name, the module of them scheduled, then with storages planned."""
-
-    fused: Mapping[str, Any]
-    scheduled: Any
-    planned: Any
-
-
-def _lower(
+def schedule_networks(
     entries: Sequence[Entry], target: Any, options: Options | None = None, chosen: Mapping[str, str] | None = None
-) -> _Lowered:
-    from tvm import relax
-    from tvm.s_tir import dlight
+) -> Any:
+    """Lower networks to kernels that are scheduled, and generate no code.
 
+    Args:
+        entries: The networks.
+        target: A ``tvm.target.Target``.
+        options: What the kernels may do.
+        chosen: Schedules by kernel name, in place of what the rules would choose.
+
+    Returns:
+        A ``tvm.IRModule``.
+
+    Raises:
+        InputError: A schedule was chosen for a kernel that is not there, or that it does not fit.
+    """
     from planner import schedules
     from planner.lowering import lower
 
     with target:
-        module = schedules.choose(schedules.fuse(options)(lower(entries)), chosen or {})
-        # Taken out first: scheduling changes the module in place.
-        fused = {
-            var.name_hint: function
-            for var, function in module.functions_items()
-            if not isinstance(function, relax.Function)
-        }
-        scheduled = dlight.ApplyDefaultSchedule(*schedules.rules(target))(module)
-        return _Lowered(fused, scheduled, _plan()(scheduled))
+        fused = schedules.fuse(options)(lower(entries))
+        try:
+            return schedules.schedule_kernels(schedules.choose(fused, chosen or {}), schedules.rules(target))
+        except schedules.UnfitScheduleError as error:
+            raise InputError(str(error)) from error
 
 
 def compile_networks(
@@ -200,21 +198,24 @@ def compile_networks(
         options: What the kernels may do.
         chosen: Schedules by kernel name, as :attr:`Compiled.schedules` has them, in place of what the rules
             would choose.
+
+    Raises:
+        InputError: A schedule was chosen for a kernel that is not there, or that it does not fit.
     """
     import tvm
 
     from planner import schedules
 
     kind = tvm.target.Target(dict(target))
-    lowered = _lower(entries, kind, options, chosen)
-    described = {name: schedules.describe(function, kind) for name, function in lowered.fused.items()}
+    scheduled = schedule_networks(entries, kind, options, chosen)
     with kind:
-        executable = tvm.compile(lowered.planned, target=kind, relax_pipeline=_finalise())
+        planned = _plan()(scheduled)
+        executable = tvm.compile(planned, target=kind, relax_pipeline=_finalise())
     return Compiled(
         executable=executable,
-        schedules=described,
-        workspaces=schedules.workspaces(lowered.scheduled),
-        plans=_storages(lowered.planned),
+        schedules=schedules.describe(scheduled),
+        workspaces=schedules.workspaces(scheduled),
+        plans=_storages(planned),
     )
 
 
@@ -271,7 +272,9 @@ def planned_slack(entry: Entry, target: Mapping[str, Any]) -> int:
     import tvm
     from tvm import relax
 
-    planned = _lower([entry], tvm.target.Target(dict(target))).planned
+    kind = tvm.target.Target(dict(target))
+    with kind:
+        planned = _plan()(schedule_networks([entry], kind))
     function = planned[entry.name]
     sizes: dict[Any, int] = {}
     born: dict[Any, int] = {}

@@ -244,9 +244,9 @@ def _scheduled(entry, target):
     import tvm
     from tvm import relax
 
-    from planner.compiler import _lower
+    from planner.compiler import schedule_networks
 
-    module = _lower([entry], tvm.target.Target(target)).scheduled
+    module = schedule_networks([entry], tvm.target.Target(target))
     return {v.name_hint: f for v, f in module.functions_items() if not isinstance(f, relax.Function)}
 
 

@@ -5,12 +5,10 @@ Importing this package imports TVM.  :func:`pipeline` works on any Relax module 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import tvm
 from tvm import relax
-from tvm.s_tir import dlight
 
 from planner.schedules import (
     convolution,
@@ -26,16 +24,18 @@ from planner.schedules import (
     softmax,
     vectors,
 )
+from planner.schedules.choosing import ScheduleKernels, UnfitScheduleError, choose, describe, schedule_kernels
 from planner.schedules.inference import FoldRemainingConstants, SimplifyConstants
 from planner.schedules.layout_pass import BlockedLayout
 from planner.schedules.naming import NameKernels
 from planner.schedules.options import WINOGRAD, Options
-from planner.schedules.scheduling import CHOSEN, FamilyRule, Kernel
+from planner.schedules.scheduling import FamilyRule, Kernel
 
 __all__ = [
     "WINOGRAD",
     "Kernel",
     "Options",
+    "UnfitScheduleError",
     "choose",
     "describe",
     "fuse",
@@ -43,6 +43,7 @@ __all__ = [
     "pipeline",
     "prepare",
     "rules",
+    "schedule_kernels",
     "workspaces",
 ]
 
@@ -98,39 +99,15 @@ def fuse(options: Options | None = None) -> tvm.transform.Pass:
 
 def pipeline(target: Any, options: Options | None = None) -> tvm.transform.Pass:
     """Give the whole way from a prepared module to scheduled kernels."""
-    return tvm.transform.Sequential([fuse(options), dlight.ApplyDefaultSchedule(*rules(target))])
+    return tvm.transform.Sequential([fuse(options), ScheduleKernels(rules(target))])
 
 
 def pass_names() -> tuple[str, ...]:
     """Name the passes of :func:`pipeline` in order, as written to the build config."""
     return (
         *(p.info.name for p in fuse().passes),
-        "ApplyDefaultSchedule",
+        ScheduleKernels([]).info.name,
     )
-
-
-def choose(module: tvm.IRModule, schedules: Mapping[str, str]) -> tvm.IRModule:
-    """Note on fused kernels how they are to be scheduled, in place of what the rules would choose.
-
-    Args:
-        module: What :func:`fuse` gave.
-        schedules: What :func:`describe` said, by kernel name; kernels that are not named keep their default.
-
-    Returns:
-        A new module.
-    """
-    noted = {
-        var: function.with_attr(CHOSEN, schedules[var.name_hint]) if var.name_hint in schedules else function
-        for var, function in module.functions_items()
-    }
-    return tvm.IRModule(noted, attrs=module.attrs)
-
-
-def describe(function: Any, target: Any) -> str:
-    """Say which rule schedules a fused PrimFunc and with which tile."""
-    kernel = Kernel(function)
-    rule = next(r for r in rules(target) if r.matches(kernel))
-    return rule.describe(kernel)
 
 
 _ON_STACK = 1024
