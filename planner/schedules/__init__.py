@@ -11,10 +11,12 @@ import tvm
 from tvm import relax
 
 from planner.schedules import (
+    channels,
     convolution,
     dense,
     depthwise,
     elementwise,
+    grouped,
     int8_convolution,
     int8_targets,
     matmul,
@@ -55,6 +57,8 @@ def rules(target: Any) -> list[FamilyRule]:
         convolution.ConvolutionRule(unit),
         int8_convolution.Int8ConvolutionRule(unit, int8_targets.of_target(target)),
         depthwise.DepthwiseRule(unit),
+        grouped.GroupedRule(unit),
+        channels.ChannelsRule(unit),
         pooling.PoolingRule(unit),
         dense.DenseRule(unit),
         matmul.MatmulRule(unit),

@@ -2,7 +2,8 @@
 
 A feature map of ``C`` channels and ``H`` x ``W`` pixels is kept as ``[ceil(C / 16)][H * W][16]`` float32; the
 images of a batch lie one after the other along the pixels, ``[ceil(C / 16)][N * H * W][16]``, so that whatever
-treats pixels alike needs not know of them.
+treats pixels alike needs not know of them.  Where a convolution has groups of channels that do not end on a
+block, its output is kept with each group in whole blocks of its own.
 Sixteen float32 are one cache line, one AVX-512 register or two AVX2 registers, so that every kernel
 reads and writes whole registers and needs no shuffle.  Channels that pad the last group hold whatever the
 producer computed from zero weights and zero biases; no consumer lets them reach a real output.
@@ -30,23 +31,29 @@ class FeatureMap:
         height: Rows.
         width: Columns.
         images: Images of the batch.
+        groups: Groups of channels that each start on a block.
 
     Examples:
         >>> FeatureMap(channels=20, height=7, width=7).blocked_shape
         (2, 49, 16)
         >>> FeatureMap.of((3, 20, 7, 7)).blocked_shape
         (2, 147, 16)
+        >>> FeatureMap(channels=68, height=7, width=7, groups=2).blocks
+        6
     """
 
     channels: int
     height: int
     width: int
     images: int = 1
+    groups: int = 1
 
     def __post_init__(self) -> None:
         """Refuse sizes that no tensor has."""
         if min(self.channels, self.height, self.width, self.images) < 1:
             raise ValueError(f"sizes of a feature map are positive, got {self}")
+        if self.channels % self.groups:
+            raise ValueError(f"groups of a feature map are of one size, got {self}")
 
     @classmethod
     def of(cls, shape: Sequence[int]) -> FeatureMap:
@@ -55,9 +62,44 @@ class FeatureMap:
         return cls(channels=channels, height=height, width=width, images=images)
 
     @property
+    def group_channels(self) -> int:
+        """Channels of one group."""
+        return self.channels // self.groups
+
+    @property
+    def group_blocks(self) -> int:
+        """Blocks of one group."""
+        return blocks_of(self.group_channels)
+
+    @property
     def blocks(self) -> int:
-        """Groups of 16 channels."""
-        return blocks_of(self.channels)
+        """Blocks of 16 channels."""
+        return self.groups * self.group_blocks
+
+    @property
+    def full(self) -> bool:
+        """Whether no block is padded."""
+        return self.group_channels % CHANNELS == 0
+
+    def slot(self, channel: Any) -> tuple[Any, Any]:
+        """Give the block and the lane where a channel lies."""
+        if self.groups == 1:
+            return channel // CHANNELS, channel % CHANNELS
+        within = channel % self.group_channels
+        return channel // self.group_channels * self.group_blocks + within // CHANNELS, within % CHANNELS
+
+    def channel(self, block: Any, lane: Any) -> tuple[Any, Any]:
+        """Give the group of a block and lane, and the channel within that group, which may be one that pads it."""
+        if self.groups == 1:
+            return 0, block * CHANNELS + lane
+        return block // self.group_blocks, block % self.group_blocks * CHANNELS + lane
+
+    def spread(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Append zeros to each group along the first axis, one entry a channel, until it fills its blocks."""
+        rest = values.shape[1:]
+        grouped = np.moveaxis(values.reshape(self.groups, self.group_channels, *rest), 0, 1)
+        padded = np.moveaxis(pad_first_axis(grouped, self.group_blocks * CHANNELS), 1, 0)
+        return padded.reshape(self.blocks * CHANNELS, *rest)
 
     @property
     def rows(self) -> int:

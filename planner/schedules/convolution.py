@@ -127,7 +127,7 @@ def lower_conv2d(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
         convolution, data, packed, hint="conv2d", pattern=FUSABLE,
         source=size, output=output, window=window, plain=plain,
     )  # fmt: skip
-    rewriter.blocked[var] = (rewriter.scaled(result, weight, output.channels), output)
+    rewriter.blocked[var] = (rewriter.scaled(result, weight, output), output)
     return True
 
 

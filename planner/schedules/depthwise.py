@@ -84,7 +84,7 @@ def lower_conv2d(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     result = rewriter.call(
         depthwise, data, packed, hint="depthwise", pattern=FUSABLE, source=size, output=output, window=window
     )
-    rewriter.blocked[var] = (rewriter.scaled(result, weight, output.channels), output)
+    rewriter.blocked[var] = (rewriter.scaled(result, weight, output), output)
     return True
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tvm import relax, s_tir, te, tirx
 
-from planner.schedules.blocked import CHANNELS, FeatureMap, per_channel
+from planner.schedules.blocked import CHANNELS, FeatureMap
 from planner.schedules.rewriter import shape_of
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
 
@@ -97,42 +98,39 @@ _BINARY = frozenset(f"relax.{name}" for name in ("add", "subtract", "multiply", 
 def lower_unary(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     """Apply an elementwise function to the blocked form where its operand has one."""
     source = call.args[0]
-    if source not in rewriter.blocked:
+    if source not in rewriter.blocked and source not in rewriter.grouped:
         return False
-    data, size = rewriter.blocked[source]
+    data, size = rewriter.blocked.get(source) or rewriter.grouped[source]
     repeated = relax.Call(call.op, [data, *call.args[1:]], call.attrs)
-    rewriter.blocked[var] = (rewriter.bb.emit(repeated, name_hint=rewriter.name), size)
+    rewriter.put(var, rewriter.bb.emit(repeated, name_hint=rewriter.name), size)
     return True
 
 
 def lower_binary(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     """Combine two maps, or a map and one value a channel, in the blocked layout."""
-    if not any(isinstance(a, relax.Var) and a in rewriter.blocked for a in call.args):
-        return False
+    maps = [a for a in call.args if isinstance(a, relax.Var) and (a in rewriter.blocked or a in rewriter.grouped)]
     shape = shape_of(var)
-    if len(shape) != 4:
+    if not maps or len(shape) != 4:
         return False
-    size = FeatureMap.of(shape)
+    groups = {rewriter.grouped[a][1].groups for a in maps if a in rewriter.grouped}
+    size = replace(FeatureMap.of(shape), groups=max(groups, default=1))
     operands = [_operand(rewriter, a, size) for a in call.args]
     if any(o is None for o in operands):
         return False
-    rewriter.blocked[var] = (
-        rewriter.bb.emit(relax.Call(call.op, operands, call.attrs), name_hint=rewriter.name),
-        size,
-    )
+    rewriter.put(var, rewriter.bb.emit(relax.Call(call.op, operands, call.attrs), name_hint=rewriter.name), size)
     return True
 
 
 def _operand(rewriter: Rewriter, operand: Any, size: FeatureMap) -> Any:
     weight = rewriter.constants.of(operand)
     if weight is None:
-        return rewriter.as_blocked(operand) if shape_of(operand) == list(size.plain_shape) else None
+        return rewriter.as_grouped(operand, size.groups) if shape_of(operand) == list(size.plain_shape) else None
     values = weight.widened()
     if values.size == 1:
         return relax.const(values.reshape(()))
     trailing = values.shape[-2:] if values.ndim >= 2 else (0, 0)
     if values.size == size.channels and trailing == (1, 1):
-        return relax.const(np.ascontiguousarray(per_channel(values, size.channels)))
+        return relax.const(np.ascontiguousarray(size.spread(values.reshape(-1)).reshape(-1, 1, CHANNELS)))
     return None
 
 

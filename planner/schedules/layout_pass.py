@@ -12,11 +12,13 @@ import tvm
 from tvm import relax
 
 from planner.schedules import (
+    channels,
     concatenation,
     convolution,
     dense,
     depthwise,
     elementwise,
+    grouped,
     int8_lowerings,
     matmul,
     normalisation,
@@ -31,6 +33,8 @@ from planner.schedules.rewriter import Lowering, Rewriter
 _FAMILIES = (
     depthwise,
     convolution,
+    grouped,
+    channels,
     pooling,
     dense,
     matmul,

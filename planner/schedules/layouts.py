@@ -1,13 +1,16 @@
-"""Changes of layout: between plain NCHW and blocked, and into a frame of zeros."""
+"""Changes of layout: between plain NCHW and blocked, between groups of channels, and into a frame of zeros."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import te
 
 from planner.schedules.blocked import CHANNELS, FeatureMap
 from planner.schedules.window import Window
+
+GATHER = "gather_channels"
 
 
 def pad(data: te.Tensor, source: FeatureMap, window: Window) -> te.Tensor:
@@ -42,16 +45,14 @@ def pad(data: te.Tensor, source: FeatureMap, window: Window) -> te.Tensor:
 
 
 def to_blocked(data: te.Tensor, *, size: FeatureMap) -> te.Tensor:
-    """Gather NCHW into the blocked layout, zeros in the channels that pad the last block."""
-    last = size.channels - 1
+    """Gather NCHW into the blocked layout, zeros in the channels that pad a block."""
+    last = size.group_channels - 1
 
     def value(o: Any, p: Any, b: Any) -> Any:
-        channel = o * CHANNELS + b
+        group, channel = size.channel(o, b)
         image, row, column = size.place(p)
-        read = data[image, te.min(channel, last), row, column]
-        if size.channels % CHANNELS == 0:
-            return read
-        return te.if_then_else(channel <= last, read, 0.0)
+        read = data[image, group * size.group_channels + te.min(channel, last), row, column]
+        return read if size.full else te.if_then_else(channel <= last, read, 0.0)
 
     return te.compute(size.blocked_shape, value, name="to_blocked")
 
@@ -60,6 +61,33 @@ def to_plain(data: te.Tensor, *, size: FeatureMap) -> te.Tensor:
     """Gather the blocked layout back into NCHW."""
     return te.compute(
         size.plain_shape,
-        lambda n, c, h, w: data[c // CHANNELS, (n * size.height + h) * size.width + w, c % CHANNELS],
+        lambda n, c, h, w: data[size.slot(c)[0], (n * size.height + h) * size.width + w, size.slot(c)[1]],
         name="to_plain",
     )
+
+
+def gather(size: FeatureMap, read: Callable[[Any, Any], Any]) -> te.Tensor:
+    """Describe a map whose channels are gathered, zeros where they pad a block.
+
+    Args:
+        size: Size of the map.
+        read: Gives the value of a channel at a pixel.
+    """
+    last = size.group_channels - 1
+
+    def value(o: Any, p: Any, b: Any) -> Any:
+        group, channel = size.channel(o, b)
+        found = read(group * size.group_channels + te.min(channel, last), p)
+        return found if size.full else te.if_then_else(channel <= last, found, 0.0)
+
+    return te.compute(size.blocked_shape, value, name=GATHER)
+
+
+def regroup(data: te.Tensor, *, source: FeatureMap, output: FeatureMap) -> te.Tensor:
+    """Describe a blocked map with other groups of channels."""
+
+    def read(channel: Any, p: Any) -> Any:
+        block, lane = source.slot(channel)
+        return data[block, p, lane]
+
+    return gather(output, read)

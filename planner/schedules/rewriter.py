@@ -130,7 +130,8 @@ class Rewriter:
 
     def settle(self, operand: Any) -> None:
         """Make a value of which only integers are known, in one layout or the other."""
-        if operand in self.deferred and operand not in {**self.plain, **self.blocked, **self.grouped}:
+        made = any(operand in values for values in (self.plain, self.blocked, self.grouped))
+        if operand in self.deferred and not made:
             self.deferred[operand].settle(self, operand)
 
     def settle_operands(self, var: relax.Var, call: relax.Call) -> bool:

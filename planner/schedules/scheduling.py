@@ -66,6 +66,13 @@ class Kernel:
         extent = self.extent(loop)
         return next((c for c in candidates if extent % c == 0), 1)
 
+    def inlined(self) -> Any:
+        """Inline all blocks into the last one, and give that."""
+        *before, last = self.sch.get_child_blocks(self.sch.get_sblock("root"))
+        for block in before:
+            self.sch.compute_inline(block)
+        return last
+
     def inline_into_epilogue(self, anchor: str) -> Any:
         """Inline all that follows the anchor into the last block, and keep the anchor's result in registers.
 
