@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import os
@@ -14,24 +15,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from planner.errors import InputError
 from planner.model import Model
 from planner.plan import Plan
-from planner.segments import Entry, Network
+from planner.recipe import EXACT_MODULE, MODULE, Recipe, compile_folder
 
 if TYPE_CHECKING:
-    from planner.artefact import Artefact
-    from planner.compiler import Compiled
+    from planner.schedules import Options
     from planner.tvm_config import BuildConfig
 
 __all__ = ["Build", "build", "rebuild"]
 
 logger = logging.getLogger(__name__)
-
-MODULE = "model.so"
-EXACT_MODULE = "exact.so"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +59,8 @@ def build(
     out: str | os.PathLike[str],
     target: Mapping[str, Any] | None = None,
     threads: int = 1,
+    options: Options | None = None,
+    search_s: float = 0.0,
 ) -> Build:
     """Build what a plan says.
 
@@ -73,6 +70,8 @@ def build(
         out: Folder of the build; an earlier build there is replaced.
         target: TVM target; this machine's processor if None.
         threads: Threads that kernels may spread over.
+        options: What the kernels may do beyond what the table was measured with.
+        search_s: Seconds to measure schedules other than those that the heuristics choose, on this machine.
 
     Returns:
         The build.
@@ -81,6 +80,7 @@ def build(
         InputError: A network of the plan is missing, differs from the plan, or the folder cannot be written.
     """
     from planner import compiler, rewrite
+    from planner.schedules import Options
 
     by_name = _matched(plan, models)
     with _Folder(Path(out)) as folder:
@@ -107,7 +107,8 @@ def build(
         if int(chosen.get("num-cores", 1)) != threads:
             raise InputError(f"the target has {chosen.get('num-cores')} cores, but {threads} threads are asked for")
         data = hashlib.sha256("".join(m.data().digest for m in by_name.values()).encode()).hexdigest()
-        config = _make(folder, sources, plan, chosen, threads, data)
+        recipe = Recipe(target=chosen, options=options or Options(), search_s=search_s)
+        config = _make(folder, sources, plan, recipe, threads, data)
         config.write(folder / "tvm_build.json")
     return Build(path=Path(out), config=config)
 
@@ -120,11 +121,13 @@ def rebuild(config_path: str | os.PathLike[str], *, out: str | os.PathLike[str])
         out: Folder of the new build; an earlier build there is replaced.
 
     Returns:
-        The build; its weights are the same to the byte.
+        The build; its weights are the same to the byte, its kernels are scheduled as they were.
 
     Raises:
-        InputError: The config or a network is missing or altered, or the folder cannot be written.
+        InputError: The config or a network is missing or altered, a kernel is no longer what its schedule was
+            written down for, or the folder cannot be written.
     """
+    from planner.schedules import Options
     from planner.tvm_config import BuildConfig, sha256_of
 
     found = BuildConfig.read(config_path)
@@ -142,11 +145,16 @@ def rebuild(config_path: str | os.PathLike[str], *, out: str | os.PathLike[str])
         for network in found.networks:
             for name in (network.onnx, network.exact_onnx):
                 shutil.copyfile(beside / name, folder / name)
-        built = _compile(
+        built = compile_folder(
             folder,
             [(n.name, n.onnx, {layer.name: layer.nodes for layer in n.layers}) for n in found.networks],
             [(n.name, n.exact_onnx, n.exact_nodes) for n in found.networks],
-            found.target,
+            Recipe(
+                target=found.target,
+                options=Options(**found.options.model_dump()),
+                schedules={k.name: k.schedule for k in found.kernels},
+                exact_schedules={k.name: k.schedule for k in found.exact_kernels},
+            ),
         )
         networks = []
         for network in found.networks:
@@ -158,7 +166,12 @@ def rebuild(config_path: str | os.PathLike[str], *, out: str | os.PathLike[str])
                 )
             networks.append(network.model_copy(update=facts))
         config = found.model_copy(
-            update={"networks": tuple(networks), "kernels": built.kernels, "versions": _versions()}
+            update={
+                "networks": tuple(networks),
+                "kernels": built.kernels,
+                "exact_kernels": built.exact_kernels,
+                "versions": _versions(),
+            }
         )
         config.write(folder / "tvm_build.json")
     return Build(path=Path(out), config=config)
@@ -174,14 +187,6 @@ class _Source:
     exact: tuple[str, str]
     nodes: Mapping[str, tuple[str, ...]]
     exact_nodes: Mapping[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Built:
-    """What came out of the compiler: kernels, and facts about each network."""
-
-    kernels: tuple[Any, ...]
-    facts: Mapping[str, dict[str, Any]]
 
 
 class _Folder:
@@ -246,18 +251,16 @@ def _save(folder: Path, name: str, model: Any) -> tuple[str, str]:
     return name, hashlib.sha256(content).hexdigest()
 
 
-def _make(
-    folder: Path, sources: Sequence[_Source], plan: Plan, target: dict[str, Any], threads: int, data: str
-) -> BuildConfig:
+def _make(folder: Path, sources: Sequence[_Source], plan: Plan, recipe: Recipe, threads: int, data: str) -> BuildConfig:
     """Compile the saved networks and write down how."""
     from planner import compiler
-    from planner.tvm_config import BuildConfig, LayerConfig, NetworkConfig
+    from planner.tvm_config import BuildConfig, LayerConfig, NetworkConfig, OptionsConfig
 
-    built = _compile(
+    built = compile_folder(
         folder,
         [(s.name, s.onnx[0], s.nodes) for s in sources],
         [(s.name, s.exact[0], s.exact_nodes) for s in sources],
-        target,
+        recipe,
     )
     networks = []
     for source in sources:
@@ -292,7 +295,7 @@ def _make(
             )
         )
     return BuildConfig(
-        target=target,
+        target=dict(recipe.target),
         threads=threads,
         pipeline="planner.schedules.pipeline",
         passes=compiler.pass_names(),
@@ -301,7 +304,9 @@ def _make(
         module=MODULE,
         exact_module=EXACT_MODULE,
         networks=tuple(networks),
+        options=OptionsConfig(**dataclasses.asdict(recipe.options)),
         kernels=built.kernels,
+        exact_kernels=built.exact_kernels,
         arena=plan.budget.arena,
         latency_quantile=plan.budget.latency_quantile,
         memory_bound_bytes=plan.budget.memory_bytes,
@@ -319,63 +324,3 @@ def _versions() -> dict[str, str]:
         "onnx": version("onnx"),
         "python": platform.python_version(),
     }
-
-
-_Network = tuple[str, str, Mapping[str, Sequence[str]]]
-
-
-def _compile(
-    folder: Path, networks: Sequence[_Network], exact: Sequence[_Network], target: Mapping[str, Any]
-) -> _Built:
-    """Compile saved networks and their exact controls, and look at what came out."""
-    from planner import compiler
-    from planner.artefact import Artefact
-
-    compiler.linker()  # a missing one is better known before minutes of work
-    entries = _entries(folder, networks)
-    logger.info("compiling %s", ", ".join(e.name for e in entries))
-    compiled = compiler.compile_networks(entries, target)
-    compiler.export(compiled, folder / MODULE)
-    compiler.export(compiler.compile_networks(_entries(folder, exact), target), folder / EXACT_MODULE)
-    artefact = Artefact.load(folder / MODULE)
-    facts = {entry.name: _facts(artefact, entry, compiled) for entry in entries}
-    return _Built(_kernels(compiled, entries), facts)
-
-
-def _entries(folder: Path, networks: Sequence[_Network]) -> list[Entry]:
-    import onnx
-
-    return [Entry(name=name, model=onnx.load(folder / file), nodes=nodes) for name, file, nodes in networks]
-
-
-def _facts(artefact: Artefact, entry: Entry, compiled: Compiled) -> dict[str, Any]:
-    network = Network(entry)
-    inputs = np.zeros(network.shape(network.input), np.float32)
-    trace = artefact.trace(entry.name, inputs)
-    own = {step.kernel for step in trace.steps}
-    workspace = max((size for name, size in compiled.workspaces.items() if name in own), default=0)
-    return {
-        "weight_bytes": trace.weight_bytes,
-        "weights_sha256": artefact.weights_sha256(entry.name, inputs),
-        "arena_bytes": trace.activation_bytes + workspace,
-    }
-
-
-def _kernels(compiled: Compiled, entries: Sequence[Entry]) -> tuple[Any, ...]:
-    from planner.schedules import naming
-    from planner.tvm_config import KernelConfig
-
-    found = []
-    for name, schedule in sorted(compiled.schedules.items()):
-        place = naming.owner(name)
-        entry = entries[place[0]] if place else entries[0]
-        found.append(
-            KernelConfig(
-                name=name,
-                network=entry.name if place else "",
-                layer=entry.layers[place[1]] if place else "",
-                schedule=schedule,
-                workspace_bytes=compiled.workspaces.get(name, 0),
-            )
-        )
-    return tuple(found)

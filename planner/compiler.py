@@ -155,15 +155,30 @@ def _storages(module: Any) -> dict[str, tuple[int, ...]]:
     return plans
 
 
-def schedule_networks(
-    entries: Sequence[Entry], target: Any, options: Options | None = None, chosen: Mapping[str, str] | None = None
-) -> Any:
-    """Lower networks to kernels that are scheduled, and generate no code.
+def fuse_networks(entries: Sequence[Entry], target: Any, options: Options | None = None) -> Any:
+    """Lower networks to fused kernels.
 
     Args:
         entries: The networks.
         target: A ``tvm.target.Target``.
         options: What the kernels may do.
+
+    Returns:
+        A ``tvm.IRModule``.
+    """
+    from planner import schedules
+    from planner.lowering import lower
+
+    with target:
+        return schedules.fuse(options)(lower(entries))
+
+
+def schedule_networks(fused: Any, target: Any, chosen: Mapping[str, str] | None = None) -> Any:
+    """Schedule fused kernels, and generate no code.
+
+    Args:
+        fused: What :func:`fuse_networks` gave.
+        target: A ``tvm.target.Target``.
         chosen: Schedules by kernel name, in place of what the rules would choose.
 
     Returns:
@@ -173,10 +188,8 @@ def schedule_networks(
         InputError: A schedule was chosen for a kernel that is not there, or that it does not fit.
     """
     from planner import schedules
-    from planner.lowering import lower
 
     with target:
-        fused = schedules.fuse(options)(lower(entries))
         try:
             return schedules.schedule_kernels(schedules.choose(fused, chosen or {}), schedules.rules(target))
         except schedules.UnfitScheduleError as error:
@@ -189,6 +202,7 @@ def compile_networks(
     *,
     options: Options | None = None,
     chosen: Mapping[str, str] | None = None,
+    search_s: float = 0.0,
 ) -> Compiled:
     """Compile networks into one module.
 
@@ -198,6 +212,8 @@ def compile_networks(
         options: What the kernels may do.
         chosen: Schedules by kernel name, as :attr:`Compiled.schedules` has them, in place of what the rules
             would choose.
+        search_s: Seconds to measure other schedules for, on this machine; what was found before is taken from
+            the user's cache.
 
     Raises:
         InputError: A schedule was chosen for a kernel that is not there, or that it does not fit.
@@ -207,7 +223,12 @@ def compile_networks(
     from planner import schedules
 
     kind = tvm.target.Target(dict(target))
-    scheduled = schedule_networks(entries, kind, options, chosen)
+    fused = fuse_networks(entries, kind, options)
+    if search_s > 0:
+        from planner.schedules.search import search
+
+        chosen = {**search(fused, kind, seconds=search_s), **(chosen or {})}
+    scheduled = schedule_networks(fused, kind, chosen)
     with kind:
         planned = _plan()(scheduled)
         executable = tvm.compile(planned, target=kind, relax_pipeline=_finalise())
@@ -274,7 +295,7 @@ def planned_slack(entry: Entry, target: Mapping[str, Any]) -> int:
 
     kind = tvm.target.Target(dict(target))
     with kind:
-        planned = _plan()(schedule_networks([entry], kind))
+        planned = _plan()(schedule_networks(fuse_networks([entry], kind), kind))
     function = planned[entry.name]
     sizes: dict[Any, int] = {}
     born: dict[Any, int] = {}

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from costmodels import write_aside
 from planner.errors import InputError
 
-__all__ = ["FILE_NAME", "BuildConfig", "KernelConfig", "LayerConfig", "NetworkConfig", "sha256_of"]
+__all__ = ["FILE_NAME", "BuildConfig", "KernelConfig", "LayerConfig", "NetworkConfig", "OptionsConfig", "sha256_of"]
 
 FILE_NAME = "tvm_build.json"
 
@@ -34,13 +34,19 @@ class LayerConfig(_Strict):
     loss: float = Field(ge=0, description="predicted increase of the mean cross-entropy by this choice alone")
 
 
+class OptionsConfig(_Strict):
+    """What the kernels were allowed to do."""
+
+    winograd: bool = Field(description="whether 3x3 convolutions may be computed by Winograd's algorithm")
+
+
 class KernelConfig(_Strict):
-    """One kernel of the module and how it was scheduled."""
+    """One kernel of a module and how it was scheduled; building again schedules it so."""
 
     name: str = Field(description="name of the function in the module")
     network: str = Field(description="network it belongs to")
     layer: str = Field(description="layer it belongs to")
-    schedule: str = Field(description="schedule rule and tile")
+    schedule: str = Field(description="kernel family and the parameters of its schedule")
     workspace_bytes: int = Field(ge=0, description="bytes it allocates for itself beyond the stack")
 
 
@@ -78,7 +84,9 @@ class BuildConfig(_Strict):
     module: str = Field(description="the artefact, relative to this file")
     exact_module: str = Field(description="the exact build, the control of every measurement, relative to this file")
     networks: tuple[NetworkConfig, ...] = Field(min_length=1)
+    options: OptionsConfig
     kernels: tuple[KernelConfig, ...] = Field(description="kernels of the module")
+    exact_kernels: tuple[KernelConfig, ...] = Field(description="kernels of the exact build")
     arena: Literal["shared", "separate"] = Field(description="whether networks share the memory of activations")
     latency_quantile: float = Field(ge=0.5, lt=1, description="quantile of the latency that must keep its bound")
     memory_bound_bytes: int | None = Field(description="bound on the memory of all networks; null where none")

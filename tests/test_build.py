@@ -122,6 +122,96 @@ def test_building_again_in_another_folder_gives_the_same_weights_and_outputs(mad
         )
 
 
+def resent(build, folder: Path, change) -> Path:
+    """Copy what another machine is sent, its config altered, and give where the config lies."""
+    content = json.loads((build.path / "tvm_build.json").read_text())
+    change(content)
+    shutil.copytree(build.path / "onnx", folder / "onnx")
+    (folder / "tvm_build.json").write_text(json.dumps(content))
+    return folder / "tvm_build.json"
+
+
+def convolution(kernels) -> dict[str, str]:
+    return next(k for k in kernels if k["schedule"].startswith("convolution "))
+
+
+def test_a_schedule_that_no_heuristic_would_choose_is_built_again(made, tmp_path: Path) -> None:
+    _, _, build, _ = made
+    written = {}
+
+    def change(content) -> None:
+        for kernels in (content["kernels"], content["exact_kernels"]):
+            kernel = convolution(kernels)
+            family, *parameters = kernel["schedule"].split()
+            others = [p if not p.startswith("pixels=") else "pixels=1" for p in parameters]
+            kernel["schedule"] = " ".join([family, *others])
+            written[kernel["name"]] = kernel["schedule"]
+
+    again = planner.rebuild(resent(build, tmp_path, change), out=tmp_path / "again")
+    sent = BuildConfig.read(tmp_path / "tvm_build.json")
+    assert again.config.kernels == sent.kernels != build.config.kernels
+    assert again.config.exact_kernels == sent.exact_kernels != build.config.exact_kernels
+    assert again.config.options == build.config.options
+    images = made[0][0].data().inputs("test")[:3]
+    np.testing.assert_allclose(outputs(again, "one", images), outputs(build, "one", images), atol=1e-5)
+
+
+def test_a_build_is_made_again_alike_where_the_heuristics_have_changed(
+    made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from planner.schedules.convolution import ConvolutionRule
+
+    models, plan, build, _ = made
+    default = ConvolutionRule.default
+    monkeypatch.setattr(ConvolutionRule, "default", lambda self, kernel: {**default(self, kernel), "pixels": 1})
+    config = resent(build, tmp_path, lambda content: None)
+    again = planner.rebuild(config, out=tmp_path / "again")
+    assert again.config.kernels == build.config.kernels
+    assert again.config.exact_kernels == build.config.exact_kernels
+    fresh = planner.build(plan, models, out=tmp_path / "fresh")
+    assert fresh.config.kernels != build.config.kernels
+
+
+@pytest.mark.parametrize(
+    ("alter", "expected"),
+    [
+        (lambda kernel: kernel.update(name="m0l9_gone"), "no kernel 'm0l9_gone' to schedule; there are: fused_m0"),
+        (
+            lambda kernel: kernel.update(schedule="dense rows=1"),
+            "is no schedule for it; expected one like 'convolution ",
+        ),
+        (lambda kernel: kernel.update(schedule="convolution pixels"), "is no schedule for it"),
+        (lambda kernel: kernel.update(schedule="convolution tile=4"), "'convolution tile=4' is no schedule for it"),
+        (lambda kernel: kernel.update(schedule=kernel["schedule"].replace("=", "=-")), "does not fit it"),
+    ],
+)
+@pytest.mark.parametrize("module", ["kernels", "exact_kernels"])
+def test_a_schedule_written_down_for_another_kernel_is_refused_and_nothing_is_left(
+    made, tmp_path: Path, alter, expected: str, module: str
+) -> None:
+    _, _, build, _ = made
+    sent = tmp_path / "sent"
+    config = resent(build, sent, lambda content: alter(convolution(content[module])))
+    with pytest.raises(InputError) as refused:
+        planner.rebuild(config, out=tmp_path / "again")
+    assert expected in str(refused.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["sent"]
+
+
+@pytest.mark.parametrize("module", ["kernels", "exact_kernels"])
+def test_a_kernel_without_a_schedule_is_refused_by_name(made, tmp_path: Path, module: str) -> None:
+    _, _, build, _ = made
+    lost = []
+
+    def change(content) -> None:
+        lost.append(convolution(content[module])["name"])
+        content[module] = [k for k in content[module] if k["name"] != lost[0]]
+
+    with pytest.raises(InputError) as refused:
+        planner.rebuild(resent(build, tmp_path / "sent", change), out=tmp_path / "again")
+    assert f"kernel {lost[0]!r}: no schedule was written down for it" in str(refused.value)
+
+
 @pytest.mark.parametrize("name", ["one.onnx", "two.exact.onnx"])
 def test_an_altered_network_is_refused_and_nothing_is_left(
     made, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
@@ -186,7 +276,7 @@ def test_an_earlier_build_is_replaced_only_by_a_whole_one(
     shutil.copytree(build.path, out)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the compiler broke")
 
     monkeypatch.setattr("planner.compiler.compile_networks", fail)

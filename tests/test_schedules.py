@@ -244,9 +244,10 @@ def _scheduled(entry, target):
     import tvm
     from tvm import relax
 
-    from planner.compiler import schedule_networks
+    from planner.compiler import fuse_networks, schedule_networks
 
-    module = schedule_networks([entry], tvm.target.Target(target))
+    kind = tvm.target.Target(target)
+    module = schedule_networks(fuse_networks([entry], kind), kind)
     return {v.name_hint: f for v, f in module.functions_items() if not isinstance(f, relax.Function)}
 
 
@@ -268,14 +269,14 @@ def test_says_how_each_kernel_is_scheduled() -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     registers=st.sampled_from([(16, 4), (16, 8), (32, 4), (32, 16)]),
-    blocks=st.integers(1, 8),
-    height=st.integers(1, 40),
-    width=st.integers(1, 40),
+    blocks=st.integers(1, 70),
+    pixels=st.integers(1, 4000),
+    window=st.sampled_from([1, 9]),
 )
-def test_a_tile_divides_the_map_and_fits_the_registers(registers, blocks, height, width) -> None:
+def test_a_tile_divides_the_blocks_and_fits_the_registers(registers, blocks, pixels, window) -> None:
     unit = VectorUnit(registers=registers[0], lanes=registers[1], threads=1)
-    tile = tile_of(unit, blocks=blocks, height=height, width=width)
-    assert height * width % tile.pixels == 0
+    tile = tile_of(unit, blocks=blocks, pixels=pixels, window=window)
+    assert 1 <= tile.pixels <= pixels
     assert blocks % tile.blocks == 0
     accumulators = tile.pixels * tile.blocks * unit.registers_per_block
     assert accumulators <= max(registers[0], unit.registers_per_block)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from planner.errors import InputError
-from planner.tvm_config import BuildConfig, KernelConfig, LayerConfig, NetworkConfig, schema, sha256_of
+from planner.tvm_config import BuildConfig, KernelConfig, LayerConfig, NetworkConfig, OptionsConfig, schema, sha256_of
 
 SCHEMA = Path(__file__).parent.parent / "docs" / "tvm_build.schema.json"
 
@@ -43,6 +43,8 @@ def config() -> BuildConfig:
         module="model.so",
         exact_module="exact.so",
         networks=(network,),
+        options=OptionsConfig(winograd=False),
+        exact_kernels=(),
         kernels=(KernelConfig(name="k", network="net", layer="fc", schedule="dense columns=16", workspace_bytes=0),),
         arena="shared",
         latency_quantile=0.5,
@@ -70,7 +72,7 @@ def test_every_entry_of_the_schema_says_what_it_is() -> None:
     described = json.loads(schema())
     for kind in (described, *described["$defs"].values()):
         for name, entry in kind["properties"].items():
-            assert "description" in entry or name in {"kind", "version", "networks"}, name
+            assert "description" in entry or name in {"kind", "version", "networks", "options"}, name
 
 
 @pytest.mark.parametrize(
