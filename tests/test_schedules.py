@@ -271,11 +271,12 @@ def test_says_how_each_kernel_is_scheduled() -> None:
     registers=st.sampled_from([(16, 4), (16, 8), (32, 4), (32, 16)]),
     blocks=st.integers(1, 70),
     pixels=st.integers(1, 4000),
+    run=st.integers(1, 60),
     window=st.sampled_from([1, 9]),
 )
-def test_a_tile_divides_the_blocks_and_fits_the_registers(registers, blocks, pixels, window) -> None:
+def test_a_tile_divides_the_blocks_and_fits_the_registers(registers, blocks, pixels, run, window) -> None:
     unit = VectorUnit(registers=registers[0], lanes=registers[1], threads=1)
-    tile = tile_of(unit, blocks=blocks, pixels=pixels, window=window)
+    tile = tile_of(unit, blocks=blocks, pixels=pixels, run=run, window=window)
     assert 1 <= tile.pixels <= pixels
     assert blocks % tile.blocks == 0
     accumulators = tile.pixels * tile.blocks * unit.registers_per_block

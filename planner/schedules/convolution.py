@@ -8,6 +8,7 @@ the registers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from tvm import relax, s_tir, te, tirx
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from planner.schedules.rewriter import Rewriter
 
 CONVOLUTION = "blocked_conv2d"
-WIDTH = "output_width"
+RUN = "pixels_equally_far_apart"
+_CANDIDATES = 12
+_FEW = 16
+"""Vector registers, where that is few: x86 before AVX-512."""
 
 
 def convolution(
@@ -65,7 +69,8 @@ def convolution(
             weight = tirx.Cast("float32", weight)
         return te.sum(read * weight, axis=[outer, row, column, inner])
 
-    return te.compute(output.blocked_shape, value, name=CONVOLUTION, attrs={WIDTH: output.width})
+    run = output.width if plain or not window.pointwise else output.images * output.pixels
+    return te.compute(output.blocked_shape, value, name=CONVOLUTION, attrs={RUN: run})
 
 
 class ConvolutionRule(FamilyRule):
@@ -74,36 +79,64 @@ class ConvolutionRule(FamilyRule):
     FAMILY = "convolution"
     ANCHOR = CONVOLUTION
 
+    def blocks(self, kernel: Kernel) -> int:
+        """Give the 16-channel blocks of the output that read the same input."""
+        return kernel.extent(kernel.loops(self.ANCHOR)[0])
+
     def default(self, kernel: Kernel) -> Parameters:
-        """Choose the tile of output that is accumulated at once."""
-        width = int(kernel.annotation(CONVOLUTION, WIDTH))
-        blocks, pixels = (kernel.extent(loop) for loop in kernel.loops(CONVOLUTION)[:2])
-        tile = vectors.tile_of(self.unit, blocks=blocks, height=pixels // width, width=width)
-        return {"pixels": tile.pixels, "blocks": tile.blocks}
+        """Choose the tile of output that is accumulated at once, and how far the reduction is unrolled."""
+        _, pixels, _, _, row, column, _ = (kernel.extent(loop) for loop in kernel.loops(self.ANCHOR))
+        tile = vectors.tile_of(
+            self.unit,
+            blocks=self.blocks(kernel),
+            pixels=pixels,
+            run=int(kernel.annotation(self.ANCHOR, RUN)),
+            window=row * column,
+        )
+        return self._with(kernel, tile)
+
+    def candidates(self, kernel: Kernel) -> Iterable[Parameters]:
+        """List the default, other tiles that fill the registers, and other unrolling."""
+        default = self.default(kernel)
+        blocks, pixels = self.blocks(kernel), kernel.extent(kernel.loops(self.ANCHOR)[1])
+        fitting = vectors.tiles(self.unit, blocks=blocks, pixels=pixels)
+        widest = {tile.blocks: tile for tile in fitting}
+        even = {tile.blocks: tile for tile in fitting if pixels % tile.pixels == 0}
+        found = [default, *(self._with(kernel, tile) for tile in (*widest.values(), *even.values()))]
+        group = kernel.extent(kernel.loops(self.ANCHOR)[-1])
+        found += [{**default, "unroll": unroll} for unroll in (1, 2, 4, 8) if group % unroll == 0]
+        return [p for index, p in enumerate(found) if p not in found[:index]][:_CANDIDATES]
+
+    def _with(self, kernel: Kernel, tile: vectors.Tile) -> Parameters:
+        """Complete a tile: where registers are few, a longer body makes the compiler spill."""
+        most = 4 if self.unit.registers > _FEW else 2
+        unroll = kernel.divisor(kernel.loops(self.ANCHOR)[-1], range(most, 0, -1))
+        return {"pixels": tile.pixels, "blocks": tile.blocks, "unroll": unroll}
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
-        """Schedule a convolution; ``pixels`` times ``blocks`` of 16 channels are in registers."""
-        sch, block = kernel.sch, kernel.block(CONVOLUTION)
-        epilogue = kernel.inline_into_epilogue(CONVOLUTION)
+        """Schedule a convolution.
+
+        ``pixels`` times ``blocks`` of 16 channels are in registers; ``unroll`` input channels are one step of the
+        innermost loop.
+        """
+        sch, block = kernel.sch, kernel.block(self.ANCHOR)
+        epilogue = kernel.inline_into_epilogue(self.ANCHOR)
         o, p, b, outer, row, column, inner = sch.get_loops(block)
+        tail = kernel.extent(p) % parameters["pixels"]
         oo, oi = sch.split(o, [None, parameters["blocks"]])
         po, pi = sch.split(p, [None, parameters["pixels"]])
-        group = kernel.extent(inner)
-        sch.reorder(oo, po, outer, row, column, inner, pi, oi, b)
+        rolled, unrolled = sch.split(inner, [None, parameters["unroll"]])
+        sch.reorder(oo, po, outer, row, column, rolled, unrolled, pi, oi, b)
+        if self.unit.parallel:
+            sch.parallel(oo)
         sch.reverse_compute_at(epilogue, po)
         *within, lane = sch.get_loops(epilogue)[2:]
         sch.vectorize(lane)
-        for loop in within:
+        for loop in [*within, pi, oi, unrolled]:
             sch.unroll(loop)
         sch.vectorize(b)
-        sch.unroll(pi)
-        sch.unroll(oi)
-        if group <= CHANNELS:
-            sch.unroll(inner)
-        if kernel.extent(outer) == 1 and group * kernel.extent(column) <= CHANNELS:
-            sch.unroll(column)
-        if self.unit.parallel:
-            sch.parallel(sch.fuse(oo, po))
+        if tail:
+            sch.annotate(po, "pragma_loop_partition_hint", 1)  # the last tile gets code of its own, without conditions
         sch.decompose_reduction(block, outer)
         return sch
 

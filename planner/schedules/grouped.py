@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import relax, s_tir, te, tirx
+from tvm import relax, te, tirx
 
-from planner.schedules import vectors
 from planner.schedules.blocked import CHANNELS, FeatureMap, blocks_of
+from planner.schedules.convolution import RUN, ConvolutionRule
 from planner.schedules.rewriter import FUSABLE, shape_of
-from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
+from planner.schedules.scheduling import Kernel
 from planner.schedules.window import Window
 
 if TYPE_CHECKING:
     from planner.schedules.rewriter import Rewriter
 
 GROUPED = "grouped_conv2d"
-WIDTH = "output_width"
 GROUP_BLOCKS = "group_blocks"
 
 
@@ -105,46 +104,20 @@ def grouped_convolution(
             weight = tirx.Cast("float32", weight)
         return te.sum(read * weight, axis=[outer, row, column, inner])
 
-    notes = {WIDTH: output.width, GROUP_BLOCKS: output.group_blocks}
+    run = output.images * output.pixels if window.pointwise else output.width
+    notes = {RUN: run, GROUP_BLOCKS: output.group_blocks}
     return te.compute(output.blocked_shape, value, name=GROUPED, attrs=notes)
 
 
-class GroupedRule(FamilyRule):
+class GroupedRule(ConvolutionRule):
     """Tile, unroll and vectorise :func:`grouped_convolution` with whatever epilogue was fused to it."""
 
     FAMILY = "grouped"
     ANCHOR = GROUPED
 
-    def default(self, kernel: Kernel) -> Parameters:
-        """Choose the tile of output that is accumulated at once, and how much of a kernel row is unrolled."""
-        width, blocks = (int(kernel.annotation(GROUPED, note)) for note in (WIDTH, GROUP_BLOCKS))
-        _, p, _, _, _, column, inner = kernel.loops(GROUPED)
-        tile = vectors.tile_of(self.unit, blocks=blocks, height=kernel.extent(p) // width, width=width)
-        steps = kernel.extent(inner) * kernel.extent(column)
-        return {"pixels": tile.pixels, "blocks": tile.blocks, "unroll": 2 if steps <= CHANNELS else 1}
-
-    def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
-        """Schedule a convolution in groups.
-
-        ``pixels`` times ``blocks`` of 16 channels are in registers; ``unroll`` of the loops over a run of
-        channels and over the columns of the kernel are unrolled, innermost first.
-        """
-        sch, block = kernel.sch, kernel.block(GROUPED)
-        epilogue = kernel.inline_into_epilogue(GROUPED)
-        o, p, b, outer, row, column, inner = sch.get_loops(block)
-        oo, oi = sch.split(o, [None, parameters["blocks"]])
-        po, pi = sch.split(p, [None, parameters["pixels"]])
-        sch.reorder(oo, po, outer, row, column, inner, pi, oi, b)
-        sch.reverse_compute_at(epilogue, po)
-        *within, lane = sch.get_loops(epilogue)[2:]
-        sch.vectorize(lane)
-        sch.vectorize(b)
-        for loop in (*within, pi, oi, *(inner, column)[: parameters["unroll"]]):
-            sch.unroll(loop)
-        if self.unit.parallel:
-            sch.parallel(sch.fuse(oo, po))
-        sch.decompose_reduction(block, outer)
-        return sch
+    def blocks(self, kernel: Kernel) -> int:
+        """Give the blocks of one group: only those read the same input."""
+        return int(kernel.annotation(GROUPED, GROUP_BLOCKS))
 
 
 def lower_conv2d(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:

@@ -35,10 +35,11 @@ class VectorUnit:
         """Whether loops are spread over threads at all."""
         return self.threads > 1
 
-    def most_pixels(self) -> int:
-        """Give the widest pixel tile whose accumulators leave room for the weights and a broadcast."""
-        spare = 3 if self.registers_per_block == 1 else self.registers_per_block + 2
-        return max(1, min(16, (self.registers - spare) // self.registers_per_block))
+    def holds(self, pixels: int, blocks: int) -> bool:
+        """Tell whether a tile of accumulators fits beside the weights that it is multiplied with and a broadcast."""
+        accumulators = pixels * blocks
+        needed = (accumulators + blocks) * self.registers_per_block + 1
+        return needed <= self.registers and accumulators <= _ON_STACK
 
 
 def of_target(target: Any) -> VectorUnit:
@@ -72,36 +73,64 @@ class Tile:
     blocks: int
 
 
-def tile_of(unit: VectorUnit, *, blocks: int, height: int, width: int) -> Tile:
+_LATENCY = 4.5
+"""Cycles a fused multiply-add takes: 4 on most processors, 5 on some."""
+_PORTS = 2
+"""Multiply-adds, and loads, that start in one cycle."""
+_LOOP = 0.25
+"""Cycles that a step of the reduction takes beside its arithmetic."""
+_LINE = 0.05
+"""Cycles that a step waits for a cache line that is not in the first cache, on average."""
+
+
+_APART = 6
+"""Pixels that need no common pointer: there are registers for as many."""
+_SPILLED = 1.5
+"""How much longer a step takes that reloads its pointers."""
+_STREAMS = 4
+"""Blocks of weights that are read side by side, each from a place of its own."""
+
+
+def tiles(unit: VectorUnit, *, blocks: int, pixels: int) -> list[Tile]:
+    """List the tiles that fit the registers: any number of pixels, blocks that divide those of the output."""
+    streams = _STREAMS if pixels >= _STREAMS else 2 * _STREAMS
+    return [
+        Tile(pixels=p, blocks=b)
+        for b in range(1, min(blocks, streams) + 1)
+        for p in range(1, min(pixels, _ON_STACK) + 1)
+        if blocks % b == 0 and (unit.holds(p, b) or p == b == 1)
+    ]
+
+
+def tile_of(unit: VectorUnit, *, blocks: int, pixels: int, run: int, window: int) -> Tile:
     """Choose the tile of output that a convolution accumulates at once.
 
-    A tile that divides a row, or is made of whole rows, addresses its pixels with constants from one pointer;
-    others need a pointer a pixel.  Some ten independent accumulators hide the latency of two fused multiply-adds
-    a cycle; where a row is too short for that, a second block of channels shares the pixels.
+    A step of the reduction loads a broadcast for each pixel and a vector of weights for each block, and multiplies
+    all with all (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", TOMS 2008): the tile
+    that is nearest to a square loads least.  A tail of pixels is computed by a narrower tile of its own.
 
     Args:
         unit: The vector unit.
         blocks: 16-channel blocks of the output.
-        height: Rows of the output.
-        width: Columns of the output.
+        pixels: Pixels of the output.
+        run: Pixels whose inputs are equally far apart: those of a row, or all of them.
+        window: Pixels of the kernel, 9 for 3x3: a window of one pixel streams through its input, larger ones
+            through their weights.
 
     Returns:
-        A tile whose pixels divide the map and whose blocks divide ``blocks``.
+        The tile of the least time; its blocks divide ``blocks``.
     """
-    pixels = height * width
-    best, best_rate = Tile(pixels=1, blocks=1), 0.0
-    for tile in (Tile(pixels=p, blocks=b) for p in range(1, pixels + 1) for b in (1, 2)):
-        if pixels % tile.pixels or blocks % tile.blocks:
-            continue
-        most = unit.most_pixels() // tile.blocks
-        if tile.pixels > most + 1 or tile.pixels * tile.blocks > _ON_STACK:
-            continue
-        chains = tile.pixels * tile.blocks * unit.registers_per_block
-        rate = min(1.0, chains / 10) * (1 + 0.005 * tile.pixels) * (1.0 if tile.blocks == 1 else 0.99)
-        if width % tile.pixels and tile.pixels % width:
-            rate *= 0.97 if tile.pixels <= 6 else 0.75
-        if tile.pixels > most:  # one register too many spills, which beats a tile of a single pixel
-            rate *= 0.7
-        if rate > best_rate:
-            best, best_rate = tile, rate
-    return best
+    width = unit.registers_per_block
+
+    def step(tile: Tile) -> float:
+        arithmetic = tile.pixels * tile.blocks * width / _PORTS
+        loads = (tile.pixels + tile.blocks * width) / _PORTS
+        lines = tile.pixels if window == 1 else tile.blocks
+        together = run % tile.pixels == 0 or tile.pixels % run == 0 or tile.pixels <= _APART
+        return (max(arithmetic, loads, _LATENCY) + _LOOP + _LINE * lines) * (1.0 if together else _SPILLED)
+
+    def time(tile: Tile) -> float:
+        whole, tail = divmod(pixels, tile.pixels)
+        return (whole * step(tile) + (step(Tile(pixels=tail, blocks=tile.blocks)) if tail else 0.0)) / tile.blocks
+
+    return min(tiles(unit, blocks=blocks, pixels=pixels), key=time)
