@@ -27,6 +27,7 @@ from planner.schedules import (
     vectors,
 )
 from planner.schedules.choosing import ScheduleKernels, UnfitScheduleError, choose, describe, schedule_kernels
+from planner.schedules.clip import RestoreClip
 from planner.schedules.inference import FoldRemainingConstants, SimplifyConstants
 from planner.schedules.layout_pass import BlockedLayout
 from planner.schedules.naming import NameKernels
@@ -79,6 +80,7 @@ def prepare() -> tvm.transform.Pass:
             transform.DecomposeOpsForInference(),
             transform.CanonicalizeBindings(),
             FoldRemainingConstants(),
+            RestoreClip(),
             transform.DeadCodeElimination(),
         ]
     )

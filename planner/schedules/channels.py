@@ -87,7 +87,7 @@ class Regrouping:
 def lower_reshape(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     """Take the split of a map's channels for the start of a shuffle, and their joining for its end."""
     source, shape = call.args[0], shape_of(var)
-    if len(shape) == 5 and (source in rewriter.blocked or source in rewriter.grouped):
+    if len(shape) == 5 and rewriter.in_blocks(source):
         images, channels, *pixels = shape_of(source)
         if [shape[0], shape[1] * shape[2], *shape[3:]] != [images, channels, *pixels]:
             return False

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tvm import relax, s_tir, te, tirx
 
 from planner.schedules.blocked import CHANNELS, FeatureMap
@@ -98,7 +100,7 @@ _BINARY = frozenset(f"relax.{name}" for name in ("add", "subtract", "multiply", 
 def lower_unary(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     """Apply an elementwise function to the blocked form where its operand has one."""
     source = call.args[0]
-    if source not in rewriter.blocked and source not in rewriter.grouped:
+    if not rewriter.in_blocks(source):
         return False
     data, size = rewriter.blocked.get(source) or rewriter.grouped[source]
     repeated = relax.Call(call.op, [data, *call.args[1:]], call.attrs)
@@ -106,9 +108,57 @@ def lower_unary(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     return True
 
 
+def _emitting(rewriter: Rewriter) -> Callable[..., Any]:
+    """Give a function that emits an operator's call on operands in the blocked layout."""
+    return lambda operator, *operands: rewriter.bb.emit(operator(*operands), name_hint=rewriter.name)
+
+
+_POWERS: dict[float, Callable[[Callable[..., Any], Any], Any]] = {
+    1.0: lambda _, x: x,
+    2.0: lambda emit, x: emit(relax.op.multiply, x, x),
+    3.0: lambda emit, x: emit(relax.op.multiply, emit(relax.op.multiply, x, x), x),
+    0.5: lambda emit, x: emit(relax.op.sqrt, x),
+    0.75: lambda emit, x: emit(relax.op.multiply, emit(relax.op.sqrt, x), emit(relax.op.sqrt, emit(relax.op.sqrt, x))),
+}
+"""Powers that are had by multiplications and square roots, which vectorise; the C library's function does not."""
+
+
+def lower_power(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
+    """Raise a map to the power of a constant, where multiplications, square roots and a reciprocal do."""
+    source, exponent = call.args[0], rewriter.constants.of(call.args[1])
+    if exponent is None or exponent.values.size != 1 or not rewriter.in_blocks(source):
+        return False
+    number = float(exponent.values.reshape(()))
+    if abs(number) not in _POWERS:
+        return False
+    data, size = rewriter.blocked.get(source) or rewriter.grouped[source]
+    emit = _emitting(rewriter)
+    power = _POWERS[abs(number)](emit, data)
+    rewriter.put(var, power if number > 0 else emit(relax.op.divide, relax.const(1.0, "float32"), power), size)
+    return True
+
+
+def lower_prelu(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
+    """Multiply what is negative by a slope, one for each channel or one for all."""
+    source, slope = call.args[0], rewriter.constants.of(call.args[1])
+    if slope is None or not rewriter.in_blocks(source):
+        return False
+    data, size = rewriter.blocked.get(source) or rewriter.grouped[source]
+    if slope.values.size == 1:
+        factor = relax.const(slope.widened().reshape(()))
+    elif int(call.attrs.axis) % 4 == 1:
+        factor = _spread(slope.widened(), size)
+    else:
+        return False
+    emit, zero = _emitting(rewriter), relax.const(0.0, "float32")
+    negative = emit(relax.op.multiply, factor, emit(relax.op.minimum, data, zero))
+    rewriter.put(var, emit(relax.op.add, emit(relax.op.maximum, data, zero), negative), size)
+    return True
+
+
 def lower_binary(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     """Combine two maps, or a map and one value a channel, in the blocked layout."""
-    maps = [a for a in call.args if isinstance(a, relax.Var) and (a in rewriter.blocked or a in rewriter.grouped)]
+    maps = [a for a in call.args if rewriter.in_blocks(a)]
     shape = shape_of(var)
     if not maps or len(shape) != 4:
         return False
@@ -121,6 +171,11 @@ def lower_binary(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     return True
 
 
+def _spread(values: NDArray[np.generic], size: FeatureMap) -> Any:
+    """Lay one value per channel out so that it broadcasts over a blocked map: ``(blocks, 1, 16)``."""
+    return relax.const(np.ascontiguousarray(size.spread(values.reshape(-1)).reshape(-1, 1, CHANNELS)))
+
+
 def _operand(rewriter: Rewriter, operand: Any, size: FeatureMap) -> Any:
     weight = rewriter.constants.of(operand)
     if weight is None:
@@ -130,7 +185,7 @@ def _operand(rewriter: Rewriter, operand: Any, size: FeatureMap) -> Any:
         return relax.const(values.reshape(()))
     trailing = values.shape[-2:] if values.ndim >= 2 else (0, 0)
     if values.size == size.channels and trailing == (1, 1):
-        return relax.const(np.ascontiguousarray(size.spread(values.reshape(-1)).reshape(-1, 1, CHANNELS)))
+        return _spread(values, size)
     return None
 
 
@@ -153,5 +208,7 @@ def lower_resize(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
 LOWERINGS = {
     **dict.fromkeys(sorted(_UNARY), lower_unary),
     **dict.fromkeys(sorted(_BINARY), lower_binary),
+    "relax.power": lower_power,
+    "relax.nn.prelu": lower_prelu,
     "relax.image.resize2d": lower_resize,
 }

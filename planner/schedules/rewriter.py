@@ -96,6 +96,10 @@ class Rewriter:
             self.plain[operand] = self.bb.emit(relax.const(np.ascontiguousarray(weight.widened())))
         return self.plain[operand]
 
+    def in_blocks(self, operand: Any) -> bool:
+        """Tell whether an operand is there in the blocked layout, its channels in one group or in several."""
+        return isinstance(operand, relax.Var) and (operand in self.blocked or operand in self.grouped)
+
     def as_blocked(self, operand: Any) -> Any:
         """Give an operand in the blocked layout."""
         self.settle(operand)
