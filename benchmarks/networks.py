@@ -11,6 +11,7 @@ process, with more each in a process of its own.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -29,6 +30,7 @@ from timing import Remote, Side, Times, geometric_mean, in_turn
 from costmodels import write_aside
 
 PRECISIONS = ("float32", "float32 direct", "int8")
+HEURISTICS = ", heuristics alone"
 COMPARED = 4
 """Inputs whose outputs are compared."""
 
@@ -47,17 +49,16 @@ def _tasks(subject: Subject, folder: Path, arguments: argparse.Namespace) -> dic
     def task(runtime: str, model: str, **more: Any) -> Task:
         return Task(runtime=runtime, model=model, inputs=str(inputs), threads=arguments.threads, **more)
 
-    def ours(model: str, **more: Any) -> Task:
-        return task("tvm", model, mcpu=arguments.mcpu, **more)
-
     tasks = {"onnxruntime": task("onnxruntime", float32)}
-    if "float32" in arguments.precision:
-        tasks["float32"] = ours(float32, winograd=True)
-    if "float32 direct" in arguments.precision:
-        tasks["float32 direct"] = ours(float32)
     if "int8" in arguments.precision:
         quantise(subject.folded, Path(int8), subject.inputs)
-        tasks |= {"int8": ours(int8), "onnxruntime int8": task("onnxruntime", int8)}
+        tasks["onnxruntime int8"] = task("onnxruntime", int8)
+    for precision in arguments.precision:
+        model = int8 if precision == "int8" else float32
+        ours = task("tvm", model, mcpu=arguments.mcpu, winograd=precision == "float32")
+        tasks[precision] = dataclasses.replace(ours, search_s=arguments.search)
+        if arguments.search:
+            tasks[f"{precision}{HEURISTICS}"] = ours
     if arguments.openvino:
         tasks["openvino"] = task("openvino", float32)
         if "int8" in arguments.precision:
@@ -91,6 +92,8 @@ def _record(
         record["onnxruntime_int8_ms"] = times["onnxruntime int8"].median_ms
     if "openvino" + suffix in times:
         record["openvino_ms"] = times["openvino" + suffix].median_ms
+    if precision + HEURISTICS in times:
+        record["heuristics_ms"] = times[precision + HEURISTICS].median_ms
     return record
 
 
@@ -123,6 +126,7 @@ def _line(record: dict[str, Any]) -> str:
         for key, label in (
             ("onnxruntime_int8_ms", "its int8"),
             ("openvino_ms", "OpenVINO"),
+            ("heuristics_ms", "heuristics alone"),
         )
         if key in record
     ]
@@ -166,6 +170,13 @@ def options() -> argparse.ArgumentParser:
         default=list(PRECISIONS[:2]),
         help=f"any of {','.join(PRECISIONS)} (default: {','.join(PRECISIONS[:2])})",
     )
+    parser.add_argument(
+        "--search",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="measure other schedules than the heuristics choose for so long, and time the heuristics' choice beside",
+    )
     parser.add_argument("--openvino", metavar="PYTHON", help="an interpreter that has OpenVINO, to time that too")
     parser.add_argument("--mcpu", default="", help="compile ours for another processor, for example haswell")
     parser.add_argument("--json", metavar="FILE", help="where to write the records")
@@ -179,6 +190,8 @@ def main() -> int:
     unknown = sorted(set(arguments.precision) - set(PRECISIONS))
     if unknown:
         parser.error(f"no precision {unknown[0]!r}; expected some of {', '.join(PRECISIONS)}")
+    if arguments.search and arguments.threads > 1:
+        parser.error("schedules are measured on one thread; expected --threads 1 with --search")
     os.environ["TVM_NUM_THREADS"] = str(arguments.threads)
     records = []
     for name in arguments.models:

@@ -28,6 +28,7 @@ class Task:
         inputs: Path of the inputs, an ``.npy`` of ``(n, ...)``; the first is what is timed.
         threads: Threads of the runtime.
         winograd: Whether ours may use Winograd's algorithm.
+        search_s: Seconds that ours may measure schedules for while it compiles.
         mcpu: Processor that ours compiles for; empty for this machine's.
     """
 
@@ -36,6 +37,7 @@ class Task:
     inputs: str
     threads: int = 1
     winograd: bool = False
+    search_s: float = 0.0
     mcpu: str = ""
 
 
@@ -83,7 +85,7 @@ class TvmRunner(Runner):
         entry = Entry(name=graph.name, model=graph.model, nodes={layer.name: layer.nodes for layer in graph.layers})
         target = host_target(task.threads) | ({"mcpu": task.mcpu} if task.mcpu else {})
         options = Options(winograd=task.winograd)
-        compiled = compile_networks([entry], target, options=options)
+        compiled = compile_networks([entry], target, options=options, search_s=task.search_s)
         self.facts = {
             "load_s": loaded - start,
             "compile_s": time.perf_counter() - loaded,

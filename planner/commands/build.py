@@ -22,6 +22,13 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("--data", metavar="DATA", help="labelled images that calibrate approximations and refit")
     parser.add_argument("--threads", type=int, default=1, help="threads that kernels may spread over (default: 1)")
+    parser.add_argument(
+        "--search",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="measure other schedules than the heuristics choose for so long (default: 0, not at all)",
+    )
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="folder of the build")
     parser.set_defaults(run=run)
 
@@ -34,11 +41,15 @@ def run(arguments: argparse.Namespace) -> int:
     if _is_config(arguments.plan):
         if arguments.model or arguments.data:
             raise InputError("a build config brings its networks with it; expected no --model and no --data")
+        if arguments.search:
+            raise InputError("a build config says how every kernel is scheduled; expected no --search")
         say(planner.rebuild(arguments.plan, out=arguments.output))
         return 0
     plan = planner.Plan.read(arguments.plan)
     if not arguments.data:
         raise InputError("--data is missing; expected labelled images, which calibrate the approximations")
+    if not arguments.search >= 0:
+        raise InputError(f"--search is {arguments.search}; expected seconds, 0 or more")
     data = dataset.read(arguments.data)
     models = []
     for text in arguments.model:
@@ -46,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not equals:
             raise InputError(f"--model is {text!r}; expected name=file.onnx")
         models.append(planner.load(path, data=data, name=name))
-    say(planner.build(plan, models, out=arguments.output, threads=arguments.threads))
+    say(planner.build(plan, models, out=arguments.output, threads=arguments.threads, search_s=arguments.search))
     return 0
 
 
