@@ -23,7 +23,7 @@ from tvm import relax, te
 from planner.schedules import int8_arithmetic, int8_convolution, int8_depthwise, int8_pooling, int8_targets
 from planner.schedules.blocked import CHANNELS, FeatureMap, pack_depthwise
 from planner.schedules.int8_arithmetic import WORD, Grid
-from planner.schedules.int8_maps import ByteMap, StoredBytes, Sums, Total, Union
+from planner.schedules.int8_maps import ByteMap, StoredBytes, Sums, Total, Union, greater, smaller
 from planner.schedules.rewriter import ALONE, FUSABLE, shape_of
 from planner.schedules.window import Window
 
@@ -255,6 +255,17 @@ def lower_clip(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     return _cut(rewriter, var, call.args[0], numbers[0], numbers[1])
 
 
+def lower_bound(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
+    """Cut at one end: the maximum or the minimum of a value and a number."""
+    left, right = (rewriter.constants.of(operand) for operand in call.args)
+    number, source = (right, call.args[0]) if right is not None else (left, call.args[1])
+    if number is None or number.values.size != 1:
+        return False
+    bound = float(number.widened().reshape(-1)[0])
+    ends = (bound, None) if call.op.name == "relax.maximum" else (None, bound)
+    return _cut(rewriter, var, source, *ends)
+
+
 def _cut(rewriter: Rewriter, var: relax.Var, source: Any, least: float | None, most: float | None) -> bool:
     known = rewriter.deferred.get(source)
     if isinstance(known, ByteMap):
@@ -262,7 +273,9 @@ def _cut(rewriter: Rewriter, var: relax.Var, source: Any, least: float | None, m
     if isinstance(known, Sums | Total):
         rewriter.deferred[var] = known.cut(least, most)
         return True
-    rewriter.intervals[var] = (least, most)  # float32: what it is rounded to is bounded by that
+    # float32: what it is rounded to is bounded by that
+    before = rewriter.intervals.get(source, (None, None))
+    rewriter.intervals[var] = (greater(before[0], least), smaller(before[1], most))
     return False
 
 
@@ -355,6 +368,8 @@ LOWERINGS = {
     "relax.add": lower_add,
     "relax.nn.relu": lower_relu,
     "relax.clip": lower_clip,
+    "relax.maximum": lower_bound,
+    "relax.minimum": lower_bound,
     "relax.nn.max_pool2d": lower_max_pool,
     "relax.nn.avg_pool2d": lower_avg_pool,
     "relax.nn.adaptive_avg_pool2d": lower_global_mean,

@@ -117,7 +117,7 @@ class Sums:
 
     def cut(self, least: float | None, most: float | None) -> Sums:
         """Cut to a narrower interval."""
-        return replace(self, least=_greater(self.least, least), most=_smaller(self.most, most))
+        return replace(self, least=greater(self.least, least), most=smaller(self.most, most))
 
     def settle(self, rewriter: Rewriter, var: relax.Var) -> None:
         """Make the float32 that the sums stand for."""
@@ -160,7 +160,7 @@ class Total:
 
     def cut(self, least: float | None, most: float | None) -> Total:
         """Cut to a narrower interval."""
-        return replace(self, least=_greater(self.least, least), most=_smaller(self.most, most))
+        return replace(self, least=greater(self.least, least), most=smaller(self.most, most))
 
     def settle(self, rewriter: Rewriter, var: relax.Var) -> None:
         """Make the float32 sum."""
@@ -216,9 +216,11 @@ class Union:
         return ByteMap(data=data, size=self.size, grid=grid, shape=self.shape)
 
 
-def _greater(one: float | None, other: float | None) -> float | None:
+def greater(one: float | None, other: float | None) -> float | None:
+    """Give the greater of two bounds; None stands for no bound."""
     return other if one is None else one if other is None else max(one, other)
 
 
-def _smaller(one: float | None, other: float | None) -> float | None:
+def smaller(one: float | None, other: float | None) -> float | None:
+    """Give the smaller of two bounds; None stands for no bound."""
     return other if one is None else one if other is None else min(one, other)
