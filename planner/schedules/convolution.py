@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from tvm import relax, s_tir, te, tirx
+from tvm import relax, s_tir, te
 
-from planner.schedules import vectors
+from planner.schedules import storage, vectors
 from planner.schedules.blocked import CHANNELS, FeatureMap, pack_convolution
 from planner.schedules.rewriter import FUSABLE, shape_of
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
@@ -30,23 +30,32 @@ _FEW = 16
 
 
 def convolution(
-    data: te.Tensor, packed: te.Tensor, *, source: FeatureMap, output: FeatureMap, window: Window, plain: bool
+    data: te.Tensor,
+    packed: te.Tensor,
+    *scales: te.Tensor,
+    source: FeatureMap,
+    output: FeatureMap,
+    window: Window,
+    plain: bool,
+    block: int = 0,
 ) -> te.Tensor:
     """Describe a convolution with blocked output.
 
     Args:
         data: The (already padded) input, blocked or plain NCHW.
-        packed: Weights from :func:`blocked.pack_convolution`; float32, or an integer type that is widened
-            where it is read.
+        packed: Weights from :func:`blocked.pack_convolution`, stored in any way that :func:`storage.decode` knows.
+        scales: Where groups of weights share scales, these, packed alike.
         source: Size of the input before padding.
         output: Size of the output.
         window: The sliding window.
         plain: Whether ``data`` is NCHW rather than blocked.
+        block: Input channels in a group of weights.
 
     Returns:
         ``(output.blocks, output.pixels, 16)`` float32.
     """
-    _, groups, kernel_h, kernel_w, group, _ = (int(n) for n in packed.shape)
+    _, groups, kernel_h, kernel_w, _, _ = (int(n) for n in packed.shape)
+    group = source.channels // groups
     outer = te.reduce_axis((0, groups), "channel_group")
     row = te.reduce_axis((0, kernel_h), "kernel_row")
     column = te.reduce_axis((0, kernel_w), "kernel_column")
@@ -64,9 +73,10 @@ def convolution(
                 read = data[image, channel, y, x]
             else:
                 read = window.read(data, source, (channel // CHANNELS, image, y, x, channel % CHANNELS))
-        weight = packed[o, outer, row, column, inner, b]
-        if str(packed.dtype) != "float32":
-            weight = tirx.Cast("float32", weight)
+        weight = storage.decode(packed, (o, outer, row, column, inner, b))
+        for scale in scales:
+            run = int(scale.shape[4])
+            weight = weight * scale[o, channel // block // run, row, column, channel // block % run, b]
         return te.sum(read * weight, axis=[outer, row, column, inner])
 
     run = output.width if plain or not window.pointwise else output.images * output.pixels
@@ -119,10 +129,12 @@ class ConvolutionRule(FamilyRule):
         ``pixels`` times ``blocks`` of 16 channels are in registers; ``unroll`` input channels are one step of the
         innermost loop.
         """
+        tail = kernel.extent(kernel.loops(self.ANCHOR)[1]) % parameters["pixels"]
+        if tail:
+            kernel = kernel.narrowed()
         sch, block = kernel.sch, kernel.block(self.ANCHOR)
         epilogue = kernel.inline_into_epilogue(self.ANCHOR)
         o, p, b, outer, row, column, inner = sch.get_loops(block)
-        tail = kernel.extent(p) % parameters["pixels"]
         oo, oi = sch.split(o, [None, parameters["blocks"]])
         po, pi = sch.split(p, [None, parameters["pixels"]])
         rolled, unrolled = sch.split(inner, [None, parameters["unroll"]])
@@ -155,10 +167,11 @@ def lower_conv2d(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     plain = source not in rewriter.blocked and size.channels < CHANNELS
     data = rewriter.as_plain(source) if plain else rewriter.as_blocked(source)
     data = rewriter.padded_input(source, data, size, window)
-    packed = relax.const(pack_convolution(weight.values))
+    groups = weight.groups if weight.groups is not None and weight.groups.axis == 1 else None
+    packed = (pack_convolution(weight.values),) if groups is None else groups.packed(pack_convolution)
     result = rewriter.call(
-        convolution, data, packed, hint="conv2d", pattern=FUSABLE,
-        source=size, output=output, window=window, plain=plain,
+        convolution, data, *(relax.const(array) for array in packed), hint="conv2d", pattern=FUSABLE,
+        source=size, output=output, window=window, plain=plain, block=0 if groups is None else groups.block,
     )  # fmt: skip
     rewriter.blocked[var] = (rewriter.scaled(result, weight, output), output)
     return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir.dlight.base import ScheduleRule
 
@@ -34,6 +35,15 @@ class Kernel:
         """Start a schedule on ``func``."""
         self.func = func
         self.sch = s_tir.Schedule(func)
+
+    def narrowed(self) -> Kernel:
+        """Give the same kernel with 32-bit indices, before anything is scheduled.
+
+        Relax gives kernels 64-bit indices, which TVM narrows before it partitions loops; a hint to partition a
+        loop does not survive that.
+        """
+        module = tvm.IRModule({"main": self.func})
+        return Kernel(tirx.transform.ForceNarrowIndexToInt32()(module)["main"])
 
     def names(self) -> list[str]:
         """Names of the blocks under the root, in program order."""
