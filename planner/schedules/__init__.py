@@ -19,6 +19,7 @@ from planner.schedules import (
     grouped,
     int8_convolution,
     int8_targets,
+    local_response,
     matmul,
     normalisation,
     pooling,
@@ -60,6 +61,7 @@ def rules(target: Any) -> list[FamilyRule]:
         depthwise.DepthwiseRule(unit),
         grouped.GroupedRule(unit),
         channels.ChannelsRule(unit),
+        local_response.LocalResponseRule(unit),
         pooling.PoolingRule(unit),
         dense.DenseRule(unit),
         matmul.MatmulRule(unit),
@@ -92,6 +94,7 @@ def fuse(options: Options | None = None) -> tvm.transform.Pass:
     return tvm.transform.Sequential(
         [
             BlockedLayout(options),
+            transform.DeadCodeElimination(),
             transform.LegalizeOps(),
             NameKernels(),
             transform.AnnotateTIROpPattern(),

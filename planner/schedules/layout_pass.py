@@ -20,6 +20,7 @@ from planner.schedules import (
     elementwise,
     grouped,
     int8_lowerings,
+    local_response,
     matmul,
     normalisation,
     pooling,
@@ -42,6 +43,7 @@ _FAMILIES = (
     normalisation,
     reduction,
     transcendental,
+    local_response,
     elementwise,
     concatenation,
 )

@@ -42,6 +42,7 @@ class Rewriter:
         blocked: Values in the blocked layout, with their size; their channels are one group.
         grouped: Values in the blocked layout whose channels lie in groups of whole blocks, with their size.
         constants: Knows which variables are constants.
+        made_by: The operator's call that made a value, as it was before the pass.
         deferred: What is known of float32 values that integers stand for; they are made when first read as such.
         intervals: Bounds of float32 values that were cut, by variable; None where there is none.
         byte_dtype: Type of the bytes that the target multiplies fastest.
@@ -69,6 +70,7 @@ class Rewriter:
         self.plain: dict[Any, Any] = {}
         self.blocked: dict[Any, tuple[Any, FeatureMap]] = {}
         self.grouped: dict[Any, tuple[Any, FeatureMap]] = {}
+        self.made_by: dict[Any, relax.Call] = {}
         self.deferred: dict[Any, Any] = {}
         self.intervals: dict[Any, tuple[float | None, float | None]] = {}
         self.byte_dtype = int8_targets.stored_as(tvm.target.Target.current(allow_none=True))
@@ -188,6 +190,7 @@ class Rewriter:
             self.put(var, *(self.blocked.get(value) or self.grouped[value]))
             return
         if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op):
+            self.made_by[var] = value
             for lower in self._lowerings.get(value.op.name, ()):
                 if lower(self, var, value):
                     return
