@@ -16,8 +16,11 @@ from onnx import numpy_helper
 from tvm import relax
 from tvm.relax.frontend.onnx import from_onnx
 
+from planner import stored_weights
 from planner.schedules import naming, prepare
 from planner.segments import Entry, Network, Segment
+
+_KEPT = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT16})
 
 
 def lower(entries: Sequence[Entry]) -> tvm.IRModule:
@@ -56,11 +59,19 @@ def _emit(
     values: dict[str, Any],
 ) -> None:
     """Import one layer and copy its bindings behind those that are there."""
-    # Integers come in as parameters: constant folding would widen them to float32.
+    segment, values = stored_weights.emit(builder, place, segment, values)
+    # Narrow numbers come in as parameters: constant folding would widen them to float32.
+    biases = {
+        node.input[0]
+        for node in segment.nodes
+        if node.op_type == "DequantizeLinear"
+        and node.input[0] in segment.initialisers
+        and segment.initialisers[node.input[0]].data_type == onnx.TensorProto.INT32
+    }
     integers = [
         name
         for name, constant in segment.initialisers.items()
-        if constant.data_type == onnx.TensorProto.INT8 and constant.dims
+        if constant.dims and (constant.data_type in _KEPT or name in biases)
     ]
     with warnings.catch_warnings():
         # The importer warns of every initialiser that is not an input too, which is how ONNX has them since IR 4.

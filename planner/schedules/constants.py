@@ -7,6 +7,7 @@ kernel keeps the integers, and the scales become one multiplication per output c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,29 +16,35 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
+from planner.schedules.storage import Groups, recognised
+
 
 @dataclass(frozen=True, slots=True)
 class Weight:
     """A constant operand.
 
     Attributes:
-        values: float32, or int8 where it is stored so.
+        values: float32, or int8 (a bias: int32) where it is stored so.
         scales: One float32 per entry of ``axis``; None where ``values`` are the weights themselves.
         axis: The axis that ``scales`` run along.
+        groups: What ``values``, float32 then, are stored as, where numbers share scales in groups; a kernel that
+            knows nothing of groups reads ``values``.
     """
 
     values: NDArray[np.generic]
     scales: NDArray[np.float32] | None = None
     axis: int = 0
+    groups: Groups | None = None
 
     def transposed(self, axes: tuple[int, ...]) -> Weight:
         """Permute the axes."""
-        return Weight(self.values.transpose(axes), self.scales, axes.index(self.axis))
+        groups = None if self.groups is None else self.groups.transposed(axes)
+        return Weight(self.values.transpose(axes), self.scales, axes.index(self.axis), groups)
 
     def widened(self) -> NDArray[np.generic]:
         """Give the weights as float32, whatever they are stored as."""
         if self.scales is None:
-            return self.values
+            return self.values.astype(np.float32) if self.values.dtype == np.float16 else self.values
         shape = [1] * self.values.ndim
         shape[self.axis] = -1
         return self.values.astype(np.float32) * self.scales.reshape(shape)
@@ -49,6 +56,13 @@ class Constants:
     def __init__(self) -> None:
         """Start with nothing known."""
         self._known: dict[Any, Weight] = {}
+        self._readers: dict[str, Callable[[relax.Call], Weight | None]] = {
+            "relax.call_tir": self._unpacked,
+            "relax.astype": self._widened,
+            "relax.dequantize": self._dequantised,
+            "relax.permute_dims": self._permuted,
+            "relax.reshape": self._reshaped,
+        }
 
     def of(self, expression: Any) -> Weight | None:
         """Give the constant that an expression stands for; None where it is none."""
@@ -64,23 +78,68 @@ class Constants:
         """
         if not isinstance(value, relax.Call) or not isinstance(value.op, tvm.ir.Op):
             return False
-        if value.op.name == "relax.dequantize":
-            stored, scale, zero = (self.of(a) for a in value.args)
-            if stored is None or scale is None or zero is None or stored.scales is not None:
-                return False
-            if np.any(zero.values) or stored.values.dtype != np.int8:
-                return False
-            axis = int(value.attrs.axis) % stored.values.ndim
-            scales = np.broadcast_to(scale.values.reshape(-1), (stored.values.shape[axis],))
-            self._known[var] = Weight(stored.values, np.ascontiguousarray(scales, np.float32), axis)
-            return True
-        if value.op.name == "relax.permute_dims":
-            inner = self.of(value.args[0])
-            if inner is None or inner.scales is None:
-                return False
-            rank = inner.values.ndim
-            axes = value.attrs.axes
-            order = tuple(int(a) % rank for a in axes) if axes is not None else tuple(reversed(range(rank)))
-            self._known[var] = inner.transposed(order)
-            return True
-        return False
+        read = self._readers.get(value.op.name)
+        weight = None if read is None else read(value)
+        if weight is None:
+            return False
+        self._known[var] = weight
+        return True
+
+    @staticmethod
+    def _unpacked(call: relax.Call) -> Weight | None:
+        """Read numbers that share scales in groups."""
+        groups = recognised(call)
+        return None if groups is None else Weight(groups.widened(), groups=groups)
+
+    def _widened(self, call: relax.Call) -> Weight | None:
+        """Read a constant of float16 that is made float32."""
+        narrow = self.of(call.args[0])
+        if narrow is None or narrow.values.dtype != np.float16 or str(call.ty.dtype) != "float32":
+            return None
+        return narrow
+
+    def _dequantised(self, call: relax.Call) -> Weight | None:
+        """Read integers with one scale, or one for each entry of an axis."""
+        stored, scale, zero = (self.of(a) for a in call.args)
+        if stored is None or scale is None or zero is None or stored.scales is not None:
+            return None
+        values = _without_zero(stored.values, zero.values, int(call.attrs.axis))
+        if values is None:
+            return None
+        axis = int(call.attrs.axis) % stored.values.ndim
+        scales = np.broadcast_to(scale.values.reshape(-1), (stored.values.shape[axis],))
+        return Weight(values, np.ascontiguousarray(scales, np.float32), axis)
+
+    def _permuted(self, call: relax.Call) -> Weight | None:
+        """Read a weight whose axes are permuted."""
+        inner = self._known.get(call.args[0])
+        if inner is None:
+            return None
+        rank = inner.values.ndim
+        axes = call.attrs.axes
+        return inner.transposed(
+            tuple(int(a) % rank for a in axes) if axes is not None else tuple(reversed(range(rank)))
+        )
+
+    def _reshaped(self, call: relax.Call) -> Weight | None:
+        """Read a bias, one a channel, with dimensions of 1 around it."""
+        inner = self.of(call.args[0])
+        if inner is None or inner.scales is None or inner.values.ndim != 1:
+            return None
+        shape = [int(n) for n in call.ty.shape.values]  # its only axis keeps its length
+        if inner.values.size not in shape:
+            return None
+        return Weight(inner.values.reshape(shape), inner.scales, shape.index(inner.values.size))
+
+
+def _without_zero(stored: NDArray[np.generic], zero: NDArray[np.generic], axis: int) -> NDArray[np.generic] | None:
+    """Give stored integers as those whose zero is 0; None where there are none of 8 bits (or 32, as they are)."""
+    if not np.any(zero) and stored.dtype in {np.dtype(np.int8), np.dtype(np.int32)}:
+        return stored
+    if stored.dtype not in {np.dtype(np.int8), np.dtype(np.uint8)}:
+        return None
+    shape = [1] * stored.ndim
+    shape[axis] = -1 if zero.size > 1 else 1
+    moved = stored.astype(np.int16) - zero.astype(np.int16).reshape(shape)
+    narrow = moved.astype(np.int8)
+    return narrow if np.array_equal(narrow, moved) else None

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tvm import relax, s_tir, te, tirx
+from numpy.typing import NDArray
+from tvm import relax, s_tir, te
 
-from planner.schedules import products
+from planner.schedules import products, storage
 from planner.schedules.blocked import CHANNELS, pack_dense
 from planner.schedules.rewriter import FUSABLE, shape_of
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
@@ -30,28 +31,30 @@ def columns_for(outputs: int, rows: int) -> int:
     return min(panels, key=lambda columns: -outputs % columns)
 
 
-def dense(data: te.Tensor, packed: te.Tensor, *, outputs: int) -> te.Tensor:
+def dense(data: te.Tensor, packed: te.Tensor, *scales: te.Tensor, outputs: int, block: int = 0) -> te.Tensor:
     """Describe a dense layer.
 
     Args:
         data: ``(..., rows, K)`` float32.
-        packed: Weights from :func:`blocked.pack_dense`; an integer type is widened where it is read.
+        packed: Weights from :func:`blocked.pack_dense`, stored in any way that :func:`storage.decode` knows.
+        scales: Where groups of weights share scales, these, packed alike.
         outputs: Real outputs, at most the packed ones.
+        block: Inputs in a group.
 
     Returns:
         ``(..., rows, outputs)`` float32.
     """
-    blocks, depth, columns = (int(n) for n in packed.shape)
+    blocks, _, columns = (int(n) for n in packed.shape)
+    *lead, rows, depth = [int(n) for n in data.shape]
     k = te.reduce_axis((0, depth), "k")
-    *lead, rows = [int(n) for n in data.shape[:-1]]
     filled = products.filled_rows(rows)
 
     def value(*index: Any) -> Any:
         *before, m, n = index
         row = m if filled == rows else te.min(m, rows - 1)
-        weight = packed[n // columns, k, n % columns]
-        if str(packed.dtype) != "float32":
-            weight = tirx.Cast("float32", weight)
+        weight = storage.decode(packed, (n // columns, k, n % columns))
+        for scale in scales:
+            weight = weight * scale[n // columns, k // block, n % columns]
         return te.sum(data[(*before, row, k)] * weight, axis=[k])
 
     full = te.compute((*lead, filled, blocks * columns), value, name=DENSE, attrs={COLUMNS: columns})
@@ -70,7 +73,7 @@ class DenseRule(FamilyRule):
         """Choose how many rows and columns are accumulated at once, and how far the reduction is unrolled."""
         *_, m, _, k = kernel.loops(DENSE)
         rows, width = products.best_tile(self.unit, kernel.extent(m), int(kernel.annotation(DENSE, COLUMNS)))
-        return {"rows": rows, "width": width, "unroll": kernel.divisor(k, (8, 4, 2) if rows == 1 else (4, 2))}
+        return {"rows": rows, "width": width, "unroll": kernel.divisor(k, (4, 2))}
 
     def candidates(self, kernel: Kernel) -> Iterable[Parameters]:
         """Try the other tiles that fit the registers."""
@@ -107,9 +110,17 @@ def lower_matmul(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     if weight.scales is not None and weight.axis != 1:
         return False
     outputs = weight.values.shape[1]
-    matrix = weight.values.T
-    packed = relax.const(pack_dense(matrix, columns_for(outputs, shape_of(source)[-2])))
-    result = rewriter.call(dense, rewriter.as_plain(source), packed, hint="dense", pattern=FUSABLE, outputs=outputs)
+    columns = columns_for(outputs, shape_of(source)[-2])
+
+    def pack(matrix: NDArray[Any]) -> NDArray[Any]:
+        return pack_dense(matrix.T, columns)
+
+    groups = weight.groups if weight.groups is not None and weight.groups.axis == 0 else None
+    packed = (pack(weight.values),) if groups is None else groups.packed(pack)
+    result = rewriter.call(
+        dense, rewriter.as_plain(source), *(relax.const(array) for array in packed), hint="dense", pattern=FUSABLE,
+        outputs=outputs, block=0 if groups is None else groups.block,
+    )  # fmt: skip
     if weight.scales is not None:
         scales = relax.const(np.ascontiguousarray(weight.scales))
         result = rewriter.bb.emit(relax.op.multiply(result, scales), name_hint=rewriter.name)

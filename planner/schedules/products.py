@@ -27,9 +27,12 @@ def filled_rows(rows: int) -> int:
 
 
 def fits(unit: VectorUnit, rows: int, width: int) -> bool:
-    """Tell whether a tile, a row of the right operand and a broadcast of the left are in registers together."""
+    """Tell whether a tile, a row of the right operand and a broadcast of the left are in registers together.
+
+    One row needs no register for the right operand: each of its vectors is used once, as it is read.
+    """
     vectors = -(-width // unit.lanes)
-    return rows * vectors + vectors + 1 <= unit.registers
+    return rows * vectors + (vectors if rows > 1 else 1) + 1 <= unit.registers
 
 
 def tiles(unit: VectorUnit, rows: int, columns: int) -> Iterator[tuple[int, int]]:
@@ -43,6 +46,8 @@ def tiles(unit: VectorUnit, rows: int, columns: int) -> Iterator[tuple[int, int]
 
 def best_tile(unit: VectorUnit, rows: int, columns: int) -> tuple[int, int]:
     """Choose the tile with the fewest loads a multiply-add; of several, the one with more accumulators.
+
+    One row is read as fast as memory gives it, and does best on the widest tile.
 
     A tile of ``r`` rows and ``v`` vectors takes ``r + v`` loads for ``r * v`` multiply-adds (Goto and van de
     Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 34, 2008, section 4.2).
