@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from models import FAMOUS, NAMES, Subject, prepare
 from quantised import quantise
-from runners import Local, Task
-from timing import Remote, Side, Times, geometric_mean, in_turn
+from runners import Task
+from timing import Side, Times, geometric_mean, in_turn, provenance, start
 
 from costmodels import write_aside
 
@@ -87,11 +87,13 @@ def _record(
         "greatest_relative_difference": float(difference),
         "rounds": arguments.rounds,
         **sides[precision].facts,
+        **provenance(),
     }
     if precision == "int8":
         record["onnxruntime_int8_ms"] = times["onnxruntime int8"].median_ms
     if "openvino" + suffix in times:
         record["openvino_ms"] = times["openvino" + suffix].median_ms
+        record["openvino"] = sides["openvino" + suffix].facts["openvino"]
     if precision + HEURISTICS in times:
         record["heuristics_ms"] = times[precision + HEURISTICS].median_ms
     return record
@@ -102,15 +104,9 @@ def compare(name: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         _say(f"{name}: preparing")
         subject = prepare(name, Path(folder))
-        sides: dict[str, Side] = {}
-        for label, task in _tasks(subject, Path(folder), arguments).items():
-            _say(f"{subject.name}: starting {label}")
-            if task.threads == 1 and task.runtime != "openvino":
-                sides[label] = Local(task)
-            else:
-                remote = Remote(task, arguments.openvino if task.runtime == "openvino" else sys.executable)
-                stack.callback(remote.close)
-                sides[label] = remote
+        tasks = _tasks(subject, Path(folder), arguments)
+        _say(f"{subject.name}: compiling and loading {', '.join(tasks)}")
+        sides = start(tasks, stack, arguments.openvino)
         _say(f"{subject.name}: timing {', '.join(sides)}")
         samplers: dict[str, Callable[[int], float]] = {label: side.sample for label, side in sides.items()}
         times = in_turn(samplers, arguments.rounds)

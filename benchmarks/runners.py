@@ -2,7 +2,8 @@
 
 Two runtimes that each keep a pool of threads disturb one another in one process, because idle threads spin for a
 while; and OpenVINO may live in an environment of its own.  So this file needs numpy and the one runtime alone.  As a
-script it is given a :class:`Task` in JSON as its only argument, and answers each line ``sample N`` or ``outputs``.
+script it is given a :class:`Task` in JSON as its only argument, and answers each line ``sample N``, ``kernels N`` or
+``outputs N``.
 """
 
 from __future__ import annotations
@@ -58,6 +59,10 @@ class Runner:
         """Run one input, ``(1, ...)``."""
         raise NotImplementedError
 
+    def sample_kernels(self, runs: int) -> float:
+        """Time the kernels of the network one by one, where the runtime shows them; their sum in milliseconds."""
+        raise NotImplementedError
+
     def sample(self, runs: int) -> float:
         """Time some runs in a row after one that is not counted; milliseconds a run."""
         self.once()
@@ -65,6 +70,9 @@ class Runner:
         for _ in range(runs):
             self.once()
         return (time.perf_counter_ns() - start) / runs / 1e6
+
+
+_EDGES = ("to_blocked", "to_plain")
 
 
 class TvmRunner(Runner):
@@ -93,9 +101,12 @@ class TvmRunner(Runner):
             "kernels": len(compiled.schedules),
             "winograd_kernels": sum(text.startswith("winograd") for text in compiled.schedules.values()),
         }
+        self._executable = compiled.executable
+        self._first = np.ascontiguousarray(inputs[:1])
+        self._timers: list[Any] | None = None
         self._tensor = tvm.runtime.tensor
         self._function = relax.VirtualMachine(compiled.executable.jit(), tvm.cpu())["network"]
-        self._input = self._tensor(np.ascontiguousarray(inputs[:1]))
+        self._input = self._tensor(self._first)
 
     def once(self) -> None:
         """Run the first input, and leave the result where it is."""
@@ -104,6 +115,15 @@ class TvmRunner(Runner):
     def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run one input, ``(1, ...)``."""
         return np.asarray(self._function(self._tensor(inputs)).numpy())
+
+    def sample_kernels(self, runs: int) -> float:
+        """Time the kernels one by one, those left out that change the layout at the network's edges."""
+        if self._timers is None:
+            from planner.artefact import Artefact
+
+            timers = Artefact(self._executable).kernel_timers("network", self._first, number=runs)
+            self._timers = [timer for name, timer in timers if not any(edge in name for edge in _EDGES)]
+        return sum(timer() for timer in self._timers) / 1e6
 
 
 class OnnxRuntimeRunner(Runner):
@@ -119,6 +139,7 @@ class OnnxRuntimeRunner(Runner):
         start = time.perf_counter()
         self._session = onnxruntime.InferenceSession(task.model, options, providers=["CPUExecutionProvider"])
         self.facts = {"compile_s": time.perf_counter() - start, "onnxruntime": version("onnxruntime")}
+        self._model, self._exact = task.model, None
         self._name = self._session.get_inputs()[0].name
         self._binding = self._session.io_binding()
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(inputs[:1]))
@@ -131,7 +152,15 @@ class OnnxRuntimeRunner(Runner):
 
     def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run one input, ``(1, ...)``."""
-        return np.asarray(self._session.run(None, {self._name: inputs})[0])
+        if self._exact is None:
+            # Its integer kernels saturate on some processors: what is exact is the network without optimisations.
+            import onnxruntime
+
+            options = onnxruntime.SessionOptions()
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.log_severity_level = 3
+            self._exact = onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
+        return np.asarray(self._exact.run(None, {self._name: inputs})[0])
 
 
 class OpenVinoRunner(Runner):
@@ -179,6 +208,10 @@ class Local:
         """Time some runs in a row; milliseconds a run."""
         return self._runner.sample(runs)
 
+    def sample_kernels(self, runs: int) -> float:
+        """Time the kernels one by one; their sum in milliseconds."""
+        return self._runner.sample_kernels(runs)
+
     def outputs(self, count: int) -> NDArray[np.float32]:
         """Run the first inputs one by one; ``(count, ...)``."""
         return np.concatenate([self._runner.run(image[None]).reshape(1, -1) for image in self._inputs[:count]])
@@ -191,7 +224,8 @@ def main() -> int:
     sys.stdout.flush()
     for line in sys.stdin:
         order, count = line.split()
-        answer = side.sample(int(count)) if order == "sample" else side.outputs(int(count)).tolist()
+        orders = {"sample": side.sample, "kernels": side.sample_kernels, "outputs": lambda n: side.outputs(n).tolist()}
+        answer = orders[order](int(count))
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
     return 0

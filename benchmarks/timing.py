@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +34,9 @@ class Side(Protocol):
 
     def sample(self, runs: int) -> float:
         """Time some runs in a row; milliseconds a run."""
+
+    def sample_kernels(self, runs: int) -> float:
+        """Time the kernels one by one; their sum in milliseconds."""
 
     def outputs(self, count: int) -> NDArray[np.float32]:
         """Run the first inputs one by one; ``(count, ...)``."""
@@ -68,6 +74,11 @@ class Remote:
         """Time some runs in a row; milliseconds a run."""
         time.sleep(REST_S)
         return float(self._ask(f"sample {runs}"))
+
+    def sample_kernels(self, runs: int) -> float:
+        """Time the kernels one by one; their sum in milliseconds."""
+        time.sleep(REST_S)
+        return float(self._ask(f"kernels {runs}"))
 
     def outputs(self, count: int) -> NDArray[np.float32]:
         """Run the first inputs one by one; ``(count, ...)``."""
@@ -124,6 +135,38 @@ def in_turn(samplers: Mapping[str, Callable[[int], float]], rounds: int) -> dict
 def geometric_mean(values: list[float]) -> float:
     """Give the geometric mean."""
     return float(np.exp(np.mean(np.log(values))))
+
+
+def start(tasks: Mapping[str, runners.Task], stack: ExitStack, openvino: str | None = None) -> dict[str, Side]:
+    """Compile or load what is to be timed.
+
+    Args:
+        tasks: By name, what is to be run.
+        stack: Ends the processes that are started.
+        openvino: The interpreter that has OpenVINO.
+
+    Returns:
+        Sides by the names of their tasks: in this process where one thread is all there is.
+    """
+    sides: dict[str, Side] = {}
+    for name, task in tasks.items():
+        if task.threads == 1 and task.runtime != "openvino":
+            sides[name] = runners.Local(task)
+        else:
+            remote = Remote(task, openvino or sys.executable if task.runtime == "openvino" else sys.executable)
+            stack.callback(remote.close)
+            sides[name] = remote
+    return sides
+
+
+def provenance() -> dict[str, Any]:
+    """Say where and with what was measured."""
+    packages = ("blinkplan", "apache-tvm", "onnxruntime", "numpy")
+    return {
+        "machine": processor(),
+        "cores": os.cpu_count(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+    }
 
 
 def processor() -> str:
