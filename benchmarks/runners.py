@@ -31,6 +31,7 @@ class Task:
         winograd: Whether ours may use Winograd's algorithm.
         search_s: Seconds that ours may measure schedules for while it compiles.
         mcpu: Processor that ours compiles for; empty for this machine's.
+        classifier: Whether it is a network that ours reads as users have it read, rather than some nodes.
     """
 
     runtime: str
@@ -40,6 +41,7 @@ class Task:
     winograd: bool = False
     search_s: float = 0.0
     mcpu: str = ""
+    classifier: bool = True
 
 
 class Runner:
@@ -82,15 +84,12 @@ class TvmRunner(Runner):
         import tvm
         from tvm import relax
 
-        import planner
         from planner.compiler import compile_networks, host_target
         from planner.schedules import Options
-        from planner.segments import Entry
 
         start = time.perf_counter()
-        graph = planner.load(task.model, name="network").graph
+        entry = _entry(task)
         loaded = time.perf_counter()
-        entry = Entry(name=graph.name, model=graph.model, nodes={layer.name: layer.nodes for layer in graph.layers})
         target = host_target(task.threads) | ({"mcpu": task.mcpu} if task.mcpu else {})
         options = Options(winograd=task.winograd)
         compiled = compile_networks([entry], target, options=options, search_s=task.search_s)
@@ -124,6 +123,20 @@ class TvmRunner(Runner):
             timers = Artefact(self._executable).kernel_timers("network", self._first, number=runs)
             self._timers = [timer for name, timer in timers if not any(edge in name for edge in _EDGES)]
         return sum(timer() for timer in self._timers) / 1e6
+
+
+def _entry(task: Task) -> Any:
+    """Read what is to be compiled."""
+    import onnx
+
+    import planner
+    from planner.segments import Entry
+
+    if task.classifier:
+        graph = planner.load(task.model, name="network").graph
+        return Entry(name="network", model=graph.model, nodes={layer.name: layer.nodes for layer in graph.layers})
+    model = onnx.load(task.model)
+    return Entry(name="network", model=model, nodes={"layer": [node.name for node in model.graph.node]})
 
 
 class OnnxRuntimeRunner(Runner):

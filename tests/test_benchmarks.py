@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import layers
 import networks
 import numpy as np
 import onnx
@@ -92,3 +93,44 @@ def test_a_mobile_network_has_the_multiply_accumulates_that_are_published(
     assert sum(node.op_type == "Clip" for node in model.graph.node) >= 30
     pads = {tuple(a.ints) for node in model.graph.node for a in node.attribute if a.name == "pads"}
     assert ((0, 0, 1, 1) in pads) is (name == "efficientnet")
+
+
+def test_single_layers_are_set_beside_the_roofline_and_put_into_tables(tmp_path: Path) -> None:
+    kernels, nets, page = tmp_path / "kernels.json", tmp_path / "networks.json", tmp_path / "performance.md"
+    wanted = ("--kernels", "1x1 512-2048 7", "--precision", "float32,int8 weights", "--rounds", 1)
+    done = benchmark("kernels.py", *wanted, "--json", kernels)
+    assert done.returncode == 0, done.stderr
+    records = json.loads(kernels.read_text())
+    assert [(r["kernel"], r["precision"]) for r in records] == [
+        ("1x1 512-2048 7", "float32"),
+        ("1x1 512-2048 7", "int8 weights"),
+    ]
+    exact, stored = records
+    assert exact["gflops"] == pytest.approx(2 * 49 * 512 * 2048 / exact["kernel_ms"] / 1e6)
+    assert exact["share"] == pytest.approx(exact["roofline_ms"] / exact["kernel_ms"])
+    assert exact["greatest_relative_difference"] <= 1e-4 < stored["greatest_relative_difference"] <= 0.02
+    assert stored["moved_bytes"] < exact["moved_bytes"] - 2 * 512 * 2048
+    assert benchmark("networks.py", "--models", "quick", "--rounds", 1, "--json", nets).returncode == 0
+    done = benchmark("performance.py", "--networks", nets, "--kernels", kernels, "--out", page)
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    assert f"| quick | {json.loads(nets.read_text())[0]['tvm_ms']:.3f} |" in text
+    assert f"| 1x1 512-2048 7 | float32 | {exact['tvm_ms']:.3f} | {exact['kernel_ms']:.3f} |" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    widths = {line.count("|") for line in rows}
+    assert widths == {rows[0].count("|"), next(r for r in rows if "1x1 512" in r).count("|")}
+
+
+@pytest.mark.parametrize("layer", layers.LAYERS, ids=lambda layer: layer.name)
+def test_a_layer_is_a_valid_network_in_all_its_forms(layer) -> None:
+    exact = layers.float32(layer)
+    sizes = [layers.constant_bytes(exact)]
+    for store in layers.STORED.values():
+        model = store(layer)
+        if model is not None:
+            onnx.checker.check_model(model, full_check=True)
+            assert [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim] == [
+                d.dim_value for d in exact.graph.output[0].type.tensor_type.shape.dim
+            ]
+            sizes.append(layers.constant_bytes(model))
+    assert sizes == sorted(sizes, reverse=True)
