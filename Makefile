@@ -56,7 +56,7 @@ notebooks: $(VENV)/installed-dev
 constraints: $(VENV)/installed-train
 	{ sed -n '/^#/p' constraints.txt; \
 	  { $(PIP) freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//'; \
-	    grep '^ziglang==' constraints.txt; } | LC_ALL=C sort -f -u; } > constraints.new
+	    grep -E '^(openvino|ziglang)' constraints.txt; } | LC_ALL=C sort -f -u; } > constraints.new
 	mv constraints.new constraints.txt
 
 clean:

@@ -173,7 +173,13 @@ def options() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="measure other schedules than the heuristics choose for so long, and time the heuristics' choice beside",
     )
-    parser.add_argument("--openvino", metavar="PYTHON", help="an interpreter that has OpenVINO, to time that too")
+    parser.add_argument(
+        "--openvino",
+        metavar="PYTHON",
+        nargs="?",
+        const=sys.executable,
+        help="time OpenVINO too, which this interpreter has (pip install blinkplan[benchmark]) or the one named",
+    )
     parser.add_argument("--mcpu", default="", help="compile ours for another processor, for example haswell")
     parser.add_argument("--json", metavar="FILE", help="where to write the records")
     return parser

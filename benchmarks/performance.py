@@ -189,7 +189,9 @@ def main() -> int:
     parser.add_argument("--networks", nargs="*", metavar="JSON", help="records of networks.py, instead of measuring")
     parser.add_argument("--kernels", nargs="*", metavar="JSON", help="records of kernels.py, instead of measuring")
     parser.add_argument("--rounds", default="20", help="samples of each program (default: %(default)s)")
-    parser.add_argument("--openvino", metavar="PYTHON", help="an interpreter that has OpenVINO, to time that too")
+    parser.add_argument(
+        "--openvino", metavar="PYTHON", nargs="?", const=sys.executable, help="time OpenVINO too, as in networks.py"
+    )
     arguments = parser.parse_args()
     beside = ["--openvino", arguments.openvino] if arguments.openvino else []
     if arguments.networks is None:

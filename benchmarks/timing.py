@@ -153,7 +153,7 @@ def start(tasks: Mapping[str, runners.Task], stack: ExitStack, openvino: str | N
         if task.threads == 1 and task.runtime != "openvino":
             sides[name] = runners.Local(task)
         else:
-            remote = Remote(task, openvino or sys.executable if task.runtime == "openvino" else sys.executable)
+            remote = Remote(task, openvino if openvino and task.runtime == "openvino" else sys.executable)
             stack.callback(remote.close)
             sides[name] = remote
     return sides
