@@ -5,10 +5,12 @@ Importing this package imports TVM.  :func:`pipeline` works on any Relax module 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 
 from planner.schedules import (
     channels,
@@ -129,18 +131,30 @@ def workspaces(module: tvm.IRModule) -> dict[str, int]:
     TVM puts buffers of up to 1 KiB on the stack; anything larger is asked of the runtime, and counts against a
     memory bound.
     """
-    transform, count = tvm.s_tir.transform, tvm.s_tir.analysis.calculate_allocated_bytes
+    transform = tvm.s_tir.transform
     kernels = {v: f for v, f in module.functions_items() if not isinstance(f, relax.Function)}
-    compacted = tvm.transform.Sequential(
+    lowered = tvm.transform.Sequential(
         [
             transform.LowerInitBlock(),
             transform.PlanAndUpdateBufferAllocationLocation(),
             transform.ConvertBlocksToOpaque(),
             transform.CompactBufferAllocation(),
+            transform.LowerOpaqueBlock(),
         ]
     )(tvm.IRModule(kernels))
-    allocated = {
-        v.name_hint: {str(scope): int(size) for scope, size in count(f)["main"].items()}
-        for v, f in compacted.functions_items()
+    return {
+        var.name_hint: sum(size for size in _allocated(function.body) if size > _ON_STACK)
+        for var, function in lowered.functions_items()
     }
-    return {name: sum(size for size in scopes.values() if size > _ON_STACK) for name, scopes in allocated.items()}
+
+
+def _allocated(statement: Any) -> Iterator[int]:
+    """List the bytes of each buffer that a lowered statement allocates."""
+    if isinstance(statement, tirx.AllocBuffer):
+        buffer = statement.buffer
+        yield prod(int(size) for size in buffer.shape) * tvm.DataType(str(buffer.dtype)).bits // 8
+    for part in ("seq", "body", "then_case", "else_case"):
+        inner = getattr(statement, part, None)
+        for child in inner if part == "seq" and inner is not None else [inner]:
+            if child is not None:
+                yield from _allocated(child)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CONVOLUTION = "blocked_conv2d"
 RUN = "pixels_equally_far_apart"
 _CANDIDATES = 12
+_MANY = 4
+"""Tiles of pixels from which on weights are better unpacked before they are multiplied."""
 _FEW = 16
 """Vector registers, where that is few: x86 before AVX-512."""
 
@@ -61,6 +63,16 @@ def convolution(
     column = te.reduce_axis((0, kernel_w), "kernel_column")
     inner = te.reduce_axis((0, group), "channel")
     (down, across), (dilate_h, dilate_w) = window.strides, window.dilation
+    weights = packed
+    if scales:
+        many = int(scales[0].shape[4])
+
+        def place(o: Any, outer: Any, row: Any, column: Any, inner: Any, b: Any) -> tuple[Any, ...]:
+            number = (outer * group + inner) // block
+            return o, number // many, row, column, number % many, b
+
+        shape = (*(int(n) for n in packed.shape[:4]), group, CHANNELS)
+        weights = storage.unpacked(packed, scales[0], shape, place)
 
     def value(o: Any, p: Any, b: Any) -> Any:
         channel = outer * group + inner
@@ -73,10 +85,7 @@ def convolution(
                 read = data[image, channel, y, x]
             else:
                 read = window.read(data, source, (channel // CHANNELS, image, y, x, channel % CHANNELS))
-        weight = storage.decode(packed, (o, outer, row, column, inner, b))
-        for scale in scales:
-            run = int(scale.shape[4])
-            weight = weight * scale[o, channel // block // run, row, column, channel // block % run, b]
+        weight = storage.decode(weights, (o, outer, row, column, inner, b))
         return te.sum(read * weight, axis=[outer, row, column, inner])
 
     run = output.width if plain or not window.pointwise else output.images * output.pixels
@@ -121,7 +130,9 @@ class ConvolutionRule(FamilyRule):
         """Complete a tile: where registers are few, a longer body makes the compiler spill."""
         most = 4 if self.unit.registers > _FEW else 2
         unroll = kernel.divisor(kernel.loops(self.ANCHOR)[-1], range(most, 0, -1))
-        return {"pixels": tile.pixels, "blocks": tile.blocks, "unroll": unroll}
+        many = kernel.extent(kernel.loops(self.ANCHOR)[1]) > _MANY * tile.pixels
+        unpacking = {storage.UNPACK_ONCE: int(many)} if kernel.has(storage.UNPACKED) else {}
+        return {"pixels": tile.pixels, "blocks": tile.blocks, "unroll": unroll, **unpacking}
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
         """Schedule a convolution.
@@ -139,6 +150,7 @@ class ConvolutionRule(FamilyRule):
         po, pi = sch.split(p, [None, parameters["pixels"]])
         rolled, unrolled = sch.split(inner, [None, parameters["unroll"]])
         sch.reorder(oo, po, outer, row, column, rolled, unrolled, pi, oi, b)
+        storage.settle(kernel, parameters, oo)
         if self.unit.parallel:
             sch.parallel(oo)
         sch.reverse_compute_at(epilogue, po)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DENSE = "packed_dense"
 COLUMNS = "columns"
+_MANY = 16
+"""Rows from which on weights are better unpacked before they are multiplied."""
 
 
 def columns_for(outputs: int, rows: int) -> int:
@@ -48,13 +50,15 @@ def dense(data: te.Tensor, packed: te.Tensor, *scales: te.Tensor, outputs: int, 
     *lead, rows, depth = [int(n) for n in data.shape]
     k = te.reduce_axis((0, depth), "k")
     filled = products.filled_rows(rows)
+    weights = packed
+    if scales:
+        shape = (blocks, depth, columns)
+        weights = storage.unpacked(packed, scales[0], shape, lambda o, i, n: (o, i // block, n))
 
     def value(*index: Any) -> Any:
         *before, m, n = index
         row = m if filled == rows else te.min(m, rows - 1)
-        weight = storage.decode(packed, (n // columns, k, n % columns))
-        for scale in scales:
-            weight = weight * scale[n // columns, k // block, n % columns]
+        weight = storage.decode(weights, (n // columns, k, n % columns))
         return te.sum(data[(*before, row, k)] * weight, axis=[k])
 
     full = te.compute((*lead, filled, blocks * columns), value, name=DENSE, attrs={COLUMNS: columns})
@@ -73,7 +77,12 @@ class DenseRule(FamilyRule):
         """Choose how many rows and columns are accumulated at once, and how far the reduction is unrolled."""
         *_, m, _, k = kernel.loops(DENSE)
         rows, width = products.best_tile(self.unit, kernel.extent(m), int(kernel.annotation(DENSE, COLUMNS)))
-        return {"rows": rows, "width": width, "unroll": kernel.divisor(k, (4, 2))}
+        return {"rows": rows, "width": width, "unroll": kernel.divisor(k, (4, 2)), **self._unpacking(kernel)}
+
+    def _unpacking(self, kernel: Kernel) -> Parameters:
+        """Unpack weights once where many rows read them."""
+        many = kernel.extent(kernel.loops(DENSE)[-3]) > _MANY
+        return {storage.UNPACK_ONCE: int(many)} if kernel.has(storage.UNPACKED) else {}
 
     def candidates(self, kernel: Kernel) -> Iterable[Parameters]:
         """Try the other tiles that fit the registers."""
@@ -81,7 +90,7 @@ class DenseRule(FamilyRule):
         yield self.default(kernel)
         for rows, width in products.tiles(self.unit, kernel.extent(m), int(kernel.annotation(DENSE, COLUMNS))):
             for unroll in {kernel.divisor(k, (most, 4, 2)) for most in (4, 8, 16)}:
-                yield {"rows": rows, "width": width, "unroll": unroll}
+                yield {"rows": rows, "width": width, "unroll": unroll, **self._unpacking(kernel)}
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
         """Schedule a dense layer; ``rows`` times ``width`` columns are in registers."""
@@ -96,6 +105,7 @@ class DenseRule(FamilyRule):
             kernel, DENSE, epilogue,
             outer=(no, nw, *lead, mo), rows=mi, columns=ni, k=(ko, ki), lanes=products.lanes_of(width),
         )  # fmt: skip
+        storage.settle(kernel, parameters, nw)
         if self.unit.parallel:
             sch.parallel(sch.fuse(no, nw))
         return sch

@@ -13,6 +13,8 @@ from planner.schedules.vectors import VectorUnit
 
 ROWS = 4
 """Rows are filled up to a multiple of this, so that tiles of them are whole."""
+_ON_STACK = 256
+"""Elements of a tile that TVM keeps on the stack."""
 _MOST_ROWS = (8, 6, 5, 4, 3, 2, 1)
 _WIDTHS = (64, 48, 32, 24, 16)
 
@@ -29,10 +31,11 @@ def filled_rows(rows: int) -> int:
 def fits(unit: VectorUnit, rows: int, width: int) -> bool:
     """Tell whether a tile, a row of the right operand and a broadcast of the left are in registers together.
 
-    One row needs no register for the right operand: each of its vectors is used once, as it is read.
+    One row needs no register for the right operand: each of its vectors is used once, as it is read.  TVM keeps
+    buffers of up to 1 KiB on the stack, from where LLVM moves them to registers.
     """
     vectors = -(-width // unit.lanes)
-    return rows * vectors + (vectors if rows > 1 else 1) + 1 <= unit.registers
+    return rows * width <= _ON_STACK and rows * vectors + (vectors if rows > 1 else 1) + 1 <= unit.registers
 
 
 def tiles(unit: VectorUnit, rows: int, columns: int) -> Iterator[tuple[int, int]]:

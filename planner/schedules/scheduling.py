@@ -91,7 +91,7 @@ class Kernel:
         """
         sch = self.sch
         root = sch.get_sblock("root")
-        after = [b for b in sch.get_child_blocks(root) if sch.get(b).name_hint != anchor]
+        after = sch.get_child_blocks(root)[self.names().index(anchor) + 1 :]
         for block in after[:-1]:
             sch.compute_inline(block)
         if not after:

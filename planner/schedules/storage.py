@@ -14,7 +14,7 @@ section 3.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import relax, te, tirx
 
+from planner.schedules.blocked import CHANNELS
+from planner.schedules.scheduling import Kernel
+
 UNPACK = "unpack_weights"
 """Name of the kernels that stand for stored weights until they are lowered into those that read them."""
+UNPACKED = "unpacked"
+UNPACK_ONCE = "unpack"
 _FIGURES = re.compile(r"_axis(\d+)_block(\d+)_bits(\d+)_")
 _HALF = 4
 _LEAST, _MOST = -8, 7
@@ -136,6 +141,50 @@ def decode(packed: te.Tensor, index: Sequence[Any]) -> Any:
     # Chosen rather than shifted by the index: that would make the numbers as wide as indices are.
     number = tirx.Select(depth % 2 == 0, ((both & half) ^ sign) - sign, both >> tirx.const(_HALF, "int32"))
     return tirx.Cast("float32", number)
+
+
+def unpacked(
+    packed: te.Tensor, scale: te.Tensor, shape: Sequence[int], place: Callable[..., Sequence[Any]]
+) -> te.Tensor:
+    """Describe weights whose groups share scales as a stage of the kernel that reads them.
+
+    Args:
+        packed: The numbers.
+        scale: Their scales.
+        shape: Shape of the numbers when each is counted.
+        place: Gives the index of a number's scale from its own.
+
+    Returns:
+        float32, for a schedule to inline or to keep for as long as it is read; see :func:`settle`.
+    """
+    return te.compute(tuple(shape), lambda *i: decode(packed, i) * scale[tuple(place(*i))], name=UNPACKED)
+
+
+def settle(kernel: Kernel, parameters: Mapping[str, int], loop: Any) -> None:
+    """Schedule the stage made by :func:`unpacked`, where a kernel has one.
+
+    Args:
+        kernel: The kernel.
+        parameters: With ``unpack`` 1, weights are unpacked once in each turn of the loop, for all that is computed
+            in it, and take room there; with 0, wherever they are read.
+        loop: The loop over blocks of outputs.
+    """
+    if not kernel.has(UNPACKED):
+        return
+    sch, block = kernel.sch, kernel.block(UNPACKED)
+    if not parameters[UNPACK_ONCE]:
+        sch.compute_inline(block)
+        return
+    sch.compute_at(block, loop)
+    *_, depth, lane = sch.get_loops(block)
+    lanes = next((n for n in (CHANNELS, CHANNELS // 2) if kernel.extent(lane) % n == 0), 1)
+    if kernel.extent(lane) > lanes:
+        part, lane = sch.split(lane, [None, lanes])
+        sch.unroll(part)
+    if kernel.extent(depth) % 2 == 0:
+        _, both = sch.split(depth, [None, 2])
+        sch.unroll(both)
+    sch.vectorize(lane)
 
 
 def unpack(numbers: te.Tensor, scales: te.Tensor, *, axis: int, block: int) -> te.Tensor:

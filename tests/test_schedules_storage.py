@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from entries import HASWELL, OLD, assert_as_onnxruntime, compiled, image, raw
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import Builder
+
+from planner import stored_weights
+from planner.schedules.storage import Groups, pairs
+
+FORMS = ("float16", "int8", "int8 in groups", "int4", "int4 in groups", "uint4 in groups")
+STORED_BYTES = {"float16": 2.0, "int8": 1.0, "int8 in groups": 1.0, "int4": 0.5, "int4 in groups": 0.5}
+
+
+def stored(b: Builder, form: str, shape: tuple[int, ...], *, axis: int = 1, block: int = 16) -> str:
+    """Add random weights in a stored form and the operator that widens them; give its output."""
+    size = np.prod(shape) / shape[1 - axis]
+    weight = b.rng.normal(0, np.sqrt(2.0 / size), shape).astype(np.float32)
+    if form == "float16":
+        return b.add("Cast", [b.constant(weight.astype(np.float16), "w16")], name="cast", to=onnx.TensorProto.FLOAT)
+    most = 127 if "8" in form else 7
+    grouped = "groups" in form
+    along = axis if grouped else 1 - axis
+    group = block if grouped else 1
+    scales = np.abs(weight)
+    if grouped:
+        count = shape[axis] // block
+        split = (*shape[:axis], count, block, *shape[axis + 1 :])
+        scales = scales.reshape(split).max(axis=axis + 1) / most
+        spread = np.repeat(scales, group, axis=axis)
+    else:
+        others = tuple(i for i in range(len(shape)) if i != along)
+        scales = scales.max(axis=others) / most
+        spread = scales.reshape([-1 if i == along else 1 for i in range(len(shape))])
+    whole = np.rint(weight / spread).astype(np.int8)
+    names = ["", b.constant(scales.astype(np.float32), "scales")]
+    if form.startswith("uint4"):
+        names[0] = b.constant((whole + 8).astype(ml_dtypes.uint4), "whole")
+        names.append(b.constant(np.full(scales.shape, 8, ml_dtypes.uint4), "zero"))
+    else:
+        names[0] = b.constant(whole if most == 127 else whole.astype(ml_dtypes.int4), "whole")
+    settings = {"block_size": block} if grouped else {}
+    return b.add("DequantizeLinear", names, name="widen", axis=along, **settings)
+
+
+def dense(form: str, outputs: int, inputs: int, rows: int = 1, **groups: int) -> Any:
+    b = Builder((1, rows, inputs), opset=21)
+    weight = stored(b, form, (inputs, outputs), axis=0, **groups)
+    x = b.add("MatMul", ["image", weight], name="product")
+    return raw(_model(b, b.add("Add", [x, b.weights((outputs,), "bias")], name="shift")))
+
+
+def convolution(form: str, filters: tuple[int, int, int, int], size: int = 9, **groups: int) -> Any:
+    b = Builder((1, filters[1], size, size), opset=21)
+    weight = stored(b, form, filters, **groups)
+    inputs = ["image", weight, b.weights(filters[:1], "bias")]
+    x = b.add("Conv", inputs, name="conv", kernel_shape=list(filters[2:]), pads=[filters[2] // 2] * 4)
+    return raw(_model(b, b.add("Relu", [x], name="relu")))
+
+
+def _model(b: Builder, output: str) -> onnx.ModelProto:
+    model = b.model(output)
+    model.ir_version = 10
+    return model
+
+
+def weight_bytes(entry: Any) -> int:
+    return compiled(entry)[1].trace("net", image(entry)).weight_bytes
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rows", [1, 6])
+def test_a_product_with_stored_weights_computes_what_onnxruntime_computes(form: str, rows: int) -> None:
+    assert_as_onnxruntime(dense(form, 40, 48, rows))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_convolution_with_stored_weights_computes_what_onnxruntime_computes(form: str) -> None:
+    assert_as_onnxruntime(convolution(form, (20, 32, 3, 3)))
+
+
+@pytest.mark.parametrize("target", [OLD, HASWELL], ids=["sse", "avx2"])
+@pytest.mark.parametrize("form", ["float16", "int4 in groups"])
+def test_stored_weights_are_read_right_with_narrower_vectors_too(form: str, target: dict) -> None:
+    assert_as_onnxruntime(dense(form, 40, 48), target)
+    assert_as_onnxruntime(convolution(form, (20, 16, 3, 3)), target)
+
+
+@pytest.mark.parametrize("form", ["float16", "int4 in groups", "int8 in groups"])
+def test_a_depthwise_or_odd_convolution_is_right_whatever_its_weights_are_stored_as(form: str) -> None:
+    assert_as_onnxruntime(convolution(form, (12, 6, 1, 1), block=3))
+
+
+@pytest.mark.parametrize("form", STORED_BYTES)
+def test_the_bytes_saved_are_saved_in_the_artefact(form: str) -> None:
+    outputs, inputs = 128, 256
+    scales = 4 * outputs * (inputs // 32 if "groups" in form else 1)
+    expected = STORED_BYTES[form] * outputs * inputs + scales * (form != "float16") + 4 * outputs
+    assert weight_bytes(dense(form, outputs, inputs, block=32)) == expected
+    filters = (outputs, 32, 3, 3)
+    numbers = STORED_BYTES[form] * np.prod(filters)
+    per_tap = 9 if "4" in form or "groups" in form else 1
+    expected = numbers + 4 * outputs * per_tap * (form != "float16") + 4 * outputs
+    assert weight_bytes(convolution(form, filters, block=32)) == expected
+
+
+def test_many_pixels_share_weights_that_are_unpacked_once() -> None:
+    entry = convolution("int4 in groups", (32, 32, 3, 3), size=24)
+    found, _ = compiled(entry, HASWELL)
+    (kernel,) = (k for k, schedule in found.schedules.items() if schedule.startswith("convolution "))
+    assert "unpack=1" in found.schedules[kernel]
+    assert 4 * 16 * 32 * 9 <= found.workspaces[kernel] <= 4 * 32 * 32 * 9
+    assert_as_onnxruntime(entry, HASWELL)
+    single, _ = compiled(dense("int4 in groups", 64, 64), HASWELL)
+    assert "unpack=0" in next(s for s in single.schedules.values() if s.startswith("dense "))
+    assert not any(single.workspaces.values())
+
+
+@settings(max_examples=30)
+@given(rows=st.integers(1, 7), depth=st.integers(1, 9), seed=st.integers(0, 99))
+def test_two_numbers_a_byte_are_the_numbers(rows: int, depth: int, seed: int) -> None:
+    whole = np.random.default_rng(seed).integers(-8, 8, (rows, depth, 3)).astype(np.int8)
+    packed = pairs(whole)
+    assert packed.nbytes == rows * 3 * -(-depth // 2)
+    low, high = (packed.astype(np.int8) << 4) >> 4, packed.astype(np.int8) >> 4
+    both = np.stack([low, high], axis=2).reshape(rows, -1, 3)[:, :depth]
+    np.testing.assert_array_equal(both, whole)
+
+
+@given(shape=st.tuples(st.integers(1, 6), st.integers(1, 9)), block=st.integers(1, 9), axis=st.integers(0, 1))
+def test_groups_that_are_transposed_stand_for_transposed_weights(shape, block, axis) -> None:
+    rng = np.random.default_rng(0)
+    count = [-(-size // block) if i == axis else size for i, size in enumerate(shape)]
+    whole, scales = rng.integers(-8, 8, shape).astype(np.int8), rng.uniform(1, 2, count).astype(np.float32)
+    groups = Groups(whole=whole, scales=scales, axis=axis, block=block, bits=4)
+    np.testing.assert_array_equal(groups.transposed((1, 0)).widened(), groups.widened().T)
+    assert groups.widened()[-1, -1] == whole[-1, -1] * scales[-1, -1]
+
+
+def test_groups_refuse_what_they_cannot_hold() -> None:
+    whole, scales = np.full((2, 8), 9, np.int8), np.ones((2, 2), np.float32)
+    with pytest.raises(ValueError, match="between -8 and 7"):
+        Groups(whole=whole, scales=scales, axis=1, block=4, bits=4)
+    with pytest.raises(ValueError, match=r"groups of 2 need \(2, 4\)"):
+        Groups(whole=whole, scales=scales, axis=1, block=2, bits=8)
+    with pytest.raises(ValueError, match="expected 4 or 8"):
+        Groups(whole=whole, scales=scales, axis=1, block=4, bits=5)
+
+
+def test_numbers_whose_zero_puts_them_beyond_their_bits_are_read_as_float32() -> None:
+    whole = np.arange(16).reshape(2, 8).astype(ml_dtypes.uint4)
+    scale, zero = np.full((2, 1), 0.5, np.float32), np.full((2, 1), 3, ml_dtypes.uint4)
+    found = stored_weights.read(whole, scale, zero, axis=1, block=8)
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, (np.arange(16).reshape(2, 8) - 3) * np.float32(0.5))
