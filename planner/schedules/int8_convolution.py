@@ -8,6 +8,7 @@ whole map.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,44 @@ from planner.schedules.vectors import VectorUnit
 from planner.schedules.window import Window
 
 INT8_CONVOLUTION = "int8_conv2d"
-WIDTH = "output_width"
+RUN = "pixels_equally_far_apart"
 FITS = "pairs_fit"
 
 _QUAD = int8_targets.CHANNELS
 _ON_STACK = 16
 """Accumulators of 16 int32 that TVM keeps on the stack (1 KiB), from where LLVM moves them to registers."""
 
-_COSTS = {Instruction.PMADDUBSW: (3, 4), Instruction.PMADDWD: (4, 6)}
-"""What a step takes besides a single instruction: half-cycles, and registers that are no accumulators."""
+_CANDIDATES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """What one step, of a word with the weights in a register's lanes, takes in vector instructions.
+
+    Attributes:
+        multiplications: Those that only two ports can do.
+        others: All else.
+        per_word: What prepares a word, for all weights that it meets.
+        per_weights: What prepares a register of weights, for all words that it meets.
+        registers: Registers besides the accumulators.
+        latency: Cycles from one accumulator to the next.
+    """
+
+    multiplications: int = 1
+    others: int = 0
+    per_word: int = 0
+    per_weights: int = 0
+    registers: int = 2
+    latency: int = 5
+
+
+_STEPS = {
+    Instruction.PORTABLE: _Step(multiplications=4, others=12),
+    Instruction.PMADDWD: _Step(multiplications=2, others=2, per_word=2, per_weights=3, registers=5, latency=1),
+    Instruction.PMADDUBSW: _Step(multiplications=2, others=1, registers=4, latency=1),
+    Instruction.VPDPBUSD: _Step(),
+    Instruction.SDOT: _Step(latency=4),
+}
 
 
 def pack(weight: NDArray[np.int8]) -> NDArray[np.int8]:
@@ -100,7 +130,8 @@ def convolution(
         product = tirx.Cast("int32", byte) * tirx.Cast("int32", weight)
         return te.sum(product, axis=[outer, row, column, quad, inner])
 
-    return te.compute(output.blocked_shape, value, name=INT8_CONVOLUTION, attrs={WIDTH: output.width, FITS: int(fits)})
+    run = output.pixels if window.pointwise else output.width
+    return te.compute(output.blocked_shape, value, name=INT8_CONVOLUTION, attrs={RUN: run, FITS: int(fits)})
 
 
 class Int8ConvolutionRule(FamilyRule):
@@ -116,48 +147,55 @@ class Int8ConvolutionRule(FamilyRule):
 
     def default(self, kernel: Kernel) -> Parameters:
         """Choose the tile with the lowest cost, and the instruction."""
-        return min(self.candidates(kernel), key=lambda parameters: self._cost(kernel, parameters))
+        return self._ranked(kernel)[0]
 
     def candidates(self, kernel: Kernel) -> Iterable[Parameters]:
-        """List all tiles that divide the output and whose accumulators stay on the stack."""
+        """List the tiles of least cost."""
+        return self._ranked(kernel)[:_CANDIDATES]
+
+    def _ranked(self, kernel: Kernel) -> list[Parameters]:
+        """Rank all tiles that divide the output and whose accumulators stay on the stack by their cost."""
         blocks, pixels = (kernel.extent(loop) for loop in kernel.loops(INT8_CONVOLUTION)[:2])
-        fits = bool(int(kernel.annotation(INT8_CONVOLUTION, FITS)))
-        instruction = self.bytes.instruction(fits=fits)
-        for tile in range(1, min(pixels, _ON_STACK) + 1):
-            for block in range(1, _ON_STACK // tile + 1):
-                if pixels % tile == 0 and blocks % block == 0:
-                    yield {
-                        "pixels": tile,
-                        "blocks": block,
-                        "instruction": int(instruction),
-                        "lanes": self.bytes.lanes,
-                    }
+        run = int(kernel.annotation(INT8_CONVOLUTION, RUN))
+        instruction = self.bytes.instruction(fits=bool(int(kernel.annotation(INT8_CONVOLUTION, FITS))))
+        tiles = [
+            (tile, block)
+            for tile in range(1, min(pixels, _ON_STACK) + 1)
+            for block in range(1, _ON_STACK // tile + 1)
+            if pixels % tile == 0 and blocks % block == 0
+        ]
+        tiles.sort(key=lambda pair: self._cost(instruction, pair[0], pair[1], run))
+        fixed = {"instruction": int(instruction), "lanes": self.bytes.lanes}
+        return [{"pixels": tile, "blocks": block, **fixed} for tile, block in tiles]
 
-    def _cost(self, kernel: Kernel, parameters: Parameters) -> float:
-        """Estimate the cycles that one product of a pixel and a block of channels takes on a two-port machine.
+    def _cost(self, instruction: Instruction, pixels: int, blocks: int, run: int) -> float:
+        """Estimate the cycles that a step of one pixel and one block of 16 channels takes.
 
-        A tile of ``p`` pixels and ``b`` blocks loads ``p`` words and ``b`` blocks of weights for ``p * b`` steps, at
-        two loads a cycle; some eight independent accumulators hide an instruction's latency; accumulators that
-        outgrow the registers are stored and loaded again.
+        The machine has four vector pipes, two of which multiply, and two loads a cycle.  A tile of ``p`` pixels and
+        ``b`` blocks loads ``p`` words and ``b`` blocks of weights for ``p * b`` steps.  Accumulators that outgrow the
+        registers are loaded and stored by each step; few of them wait for one another.
         """
-        pixels, blocks, instruction = parameters["pixels"], parameters["blocks"], Instruction(parameters["instruction"])
-        width = int(kernel.annotation(INT8_CONVOLUTION, WIDTH))
-        parts = CHANNELS // self.bytes.lanes
-        multiplications, kept = _COSTS.get(instruction, (1, 2))
-        steps = pixels * blocks
-        registers = steps * parts
-        room = self.bytes.registers - kept
-        work = steps * parts * multiplications / 2
-        loads = (pixels + blocks * parts) / 2
-        latency = max(0.0, 8 - registers) * 0.5
-        spilled = max(0, registers - room) * 1.5
-        pointers = 0.0 if width % pixels == 0 or pixels % width == 0 else 0.1 * pixels
-        return (max(work, loads) + latency + spilled + pointers) / steps + 0.02 / steps + 0.001 * blocks
+        step, parts = _STEPS[instruction], CHANNELS // self.bytes.lanes
+        accumulators = pixels * blocks * parts
+        every = accumulators * (step.multiplications + step.others)
+        every += pixels * step.per_word + blocks * parts * step.per_weights
+        cycles = max(
+            accumulators * step.multiplications / 2, every / 4, (pixels + blocks * parts) / 2, float(step.latency)
+        )
+        spilled = 0.5 * max(0, accumulators + step.registers - self.bytes.registers)
+        pointers = 0.0 if run % pixels == 0 or pixels % run == 0 else 0.1 * pixels
+        return (cycles + spilled + pointers + 0.05) / (pixels * blocks) + 0.001 * blocks
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
-        """Schedule a convolution; ``pixels`` times ``blocks`` of 16 channels are in registers."""
+        """Schedule a convolution; ``pixels`` times ``blocks`` of 16 channels are in registers.
+
+        Raises:
+            ValueError: The instruction that was written down would saturate with these weights.
+        """
         sch, block = kernel.sch, kernel.block(INT8_CONVOLUTION)
         instruction = Instruction(parameters["instruction"])
+        if instruction is Instruction.PMADDUBSW and not int(kernel.annotation(INT8_CONVOLUTION, FITS)):
+            raise ValueError(f"sums of two products do not fit 16 bits here: {self.text(parameters)!r} is inexact")
         epilogue = kernel.inline_into_epilogue(INT8_CONVOLUTION)
         o, p, b, outer, row, column, quad, inner = sch.get_loops(block)
         oo, oi = sch.split(o, [None, parameters["blocks"]])
