@@ -14,6 +14,7 @@ from tvm import relax, tirx
 
 from planner.schedules import (
     channels,
+    concatenation,
     convolution,
     dense,
     depthwise,
@@ -24,6 +25,7 @@ from planner.schedules import (
     local_response,
     matmul,
     normalisation,
+    padding,
     pooling,
     reduction,
     softmax,
@@ -63,6 +65,8 @@ def rules(target: Any) -> list[FamilyRule]:
         depthwise.DepthwiseRule(unit),
         grouped.GroupedRule(unit),
         channels.ChannelsRule(unit),
+        concatenation.ConcatenationRule(unit),
+        padding.PaddingRule(unit),
         local_response.LocalResponseRule(unit),
         pooling.PoolingRule(unit),
         dense.DenseRule(unit),

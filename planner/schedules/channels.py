@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tvm import relax, s_tir, te
 
-from planner.schedules.blocked import FeatureMap
-from planner.schedules.layouts import GATHER, gather
+from planner.schedules.blocked import CHANNELS, FeatureMap
+from planner.schedules.layouts import GATHER, PARTS, gather
 from planner.schedules.rewriter import shape_of
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 _UNROLLED = 72
 """Blocks of one pixel whose copies are written out one by one: some 16 KiB of code."""
+_WORTH_A_THREAD = 65536
+"""Elements below which waking another thread costs more than it saves."""
+_PARTS = 8
+"""Parts that pixels are cut into at most, to be spread over threads."""
 
 
 def shuffle(data: te.Tensor, *, source: FeatureMap, output: FeatureMap, groups: int) -> te.Tensor:
@@ -46,20 +50,40 @@ class ChannelsRule(FamilyRule):
     ANCHOR = GATHER
 
     def default(self, kernel: Kernel) -> Parameters:
-        """Choose how many blocks of a pixel are written out: all of them, unless that is too much code."""
-        blocks = kernel.extent(kernel.loops(GATHER)[0])
-        return {"blocks": blocks if blocks <= _UNROLLED else 1}
+        """Choose how many blocks are written out, and in which order.
+
+        All of them are, unless that is too much code.  Where a register holds a whole block, it is best put
+        together lane by lane, unless lanes are of different maps; narrower ones the compiler fills by itself.
+        """
+        o, p, _ = kernel.loops(GATHER)
+        blocks, pixels = kernel.extent(o), kernel.extent(p)
+        parts = int(kernel.annotation(GATHER, PARTS))
+        spread = self.unit.parallel and blocks * pixels * CHANNELS >= _WORTH_A_THREAD
+        return {
+            "blocks": blocks if blocks <= _UNROLLED else 1,
+            "vector": int(self.unit.registers_per_block == 1 and parts == 1),
+            "parts": kernel.divisor(p, range(_PARTS, 1, -1)) if spread else 1,
+        }
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
-        """Schedule a gathering of channels; ``blocks`` of a pixel are written out."""
+        """Schedule a gathering of channels.
+
+        ``blocks`` are written out: pixel by pixel, or with ``vector`` one after the other, each as a vector. Pixels
+        are spread over threads in so many ``parts``.
+        """
         sch = kernel.sch
         o, p, b = sch.get_loops(kernel.inlined())
         oo, oi = sch.split(o, [None, parameters["blocks"]])
-        sch.reorder(oo, p, oi, b)
+        po, pi = sch.split(p, [parameters["parts"], None])
+        if parameters["vector"]:
+            sch.reorder(oo, po, oi, pi, b)
+            sch.vectorize(b)
+        else:
+            sch.reorder(oo, po, pi, oi, b)
+            sch.unroll(b)
         sch.unroll(oi)
-        sch.unroll(b)
-        if self.unit.parallel:
-            sch.parallel(sch.fuse(oo, p))
+        if parameters["parts"] > 1:
+            sch.parallel(sch.fuse(oo, po))
         return sch
 
 

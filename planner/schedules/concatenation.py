@@ -2,44 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from tvm import relax, te
+from tvm import relax, s_tir, te
 
+from planner.schedules import layouts
 from planner.schedules.blocked import CHANNELS, FeatureMap
 from planner.schedules.rewriter import shape_of
+from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
 
 if TYPE_CHECKING:
     from planner.schedules.rewriter import Rewriter
 
+CONCATENATE = "concatenate"
+_WORTH_A_THREAD = 65536
+"""Elements below which waking another thread costs more than it saves."""
+
+
+def _first_of(place: Any, ends: Sequence[int], reads: Sequence[Any]) -> Any:
+    """Choose the value that belongs to the first end behind a place."""
+    *before, chosen = reads
+    for end, read in reversed(list(zip(ends[:-1], before, strict=True))):
+        chosen = te.if_then_else(place < end, read, chosen)
+    return chosen
+
 
 def concatenate(*parts: te.Tensor) -> te.Tensor:
     """Join blocked maps of the same pixels along their channel blocks."""
-    starts = [0]
-    for part in parts:
-        starts.append(starts[-1] + int(part.shape[0]))
+    ends = list(accumulate(int(part.shape[0]) for part in parts))
 
     def value(o: Any, p: Any, b: Any) -> Any:
-        read = parts[-1][o - starts[-2], p, b]
-        for part, start, end in reversed(list(zip(parts[:-1], starts, starts[1:], strict=False))):
-            read = te.if_then_else(o < end, part[o - start, p, b], read)
-        return read
+        return _first_of(o, ends, [t[o - end + int(t.shape[0]), p, b] for t, end in zip(parts, ends, strict=True)])
 
-    return te.compute((starts[-1], *parts[0].shape[1:]), value, name="concatenate")
+    return te.compute((ends[-1], *parts[0].shape[1:]), value, name=CONCATENATE)
+
+
+def interlock(*parts: te.Tensor, sizes: Sequence[FeatureMap], output: FeatureMap) -> te.Tensor:
+    """Join blocked maps of which some end within a block, or have groups.
+
+    Args:
+        parts: ``(blocks, pixels, 16)`` each.
+        sizes: Their sizes.
+        output: Size of the whole.
+    """
+    ends = list(accumulate(size.channels for size in sizes))
+
+    def read(channel: Any, p: Any) -> Any:
+        reads = []
+        for part, size, end in zip(parts, sizes, ends, strict=True):
+            block, lane = size.slot(channel - end + size.channels)
+            reads.append(part[block, p, lane])
+        return _first_of(channel, ends, reads)
+
+    return layouts.gather(output, read, parts=len(parts))
+
+
+class ConcatenationRule(FamilyRule):
+    """Schedule :func:`concatenate`: each part is copied by a loop of its own."""
+
+    FAMILY = "concatenation"
+    ANCHOR = CONCATENATE
+
+    def default(self, kernel: Kernel) -> Parameters:
+        """Choose whether pixels are spread over threads."""
+        o, p, b = (kernel.extent(loop) for loop in kernel.loops(CONCATENATE))
+        return {"threads": int(self.unit.parallel and o * p * b >= _WORTH_A_THREAD)}
+
+    def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
+        """Schedule a join of whole blocks; ``threads`` says whether blocks are spread over them."""
+        sch = kernel.sch
+        o, _, b = sch.get_loops(kernel.inlined())
+        sch.vectorize(b)
+        if parameters["threads"]:
+            sch.parallel(o)
+        else:
+            sch.annotate(o, "pragma_loop_partition_hint", 1)
+        return sch
 
 
 def lower_concat(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
-    """Join maps along their channels where all but the last end on a block."""
+    """Join maps along their channels."""
     fields = list(call.args[0].fields)
-    shapes = [shape_of(f) for f in fields]
-    blocked_fields = [f for f in fields if isinstance(f, relax.Var) and f in rewriter.blocked]
-    if not blocked_fields or len(shapes[0]) != 4 or int(call.attrs.axis) % 4 != 1:
-        return False
-    if any(s[1] % CHANNELS for s in shapes[:-1]):
+    if len(shape_of(var)) != 4 or int(call.attrs.axis) % 4 != 1 or not any(rewriter.in_blocks(f) for f in fields):
         return False
     output = FeatureMap.of(shape_of(var))
-    parts = [rewriter.as_blocked(f) for f in fields]
-    rewriter.blocked[var] = (rewriter.call(concatenate, *parts, hint="concat"), output)
+    whole = all(shape_of(f)[1] % CHANNELS == 0 for f in fields[:-1])
+    if whole and not any(f in rewriter.grouped for f in fields):
+        parts = [rewriter.as_blocked(f) for f in fields]
+        rewriter.blocked[var] = (rewriter.call(concatenate, *parts, hint="concat"), output)
+        return True
+    for field in fields:
+        if not rewriter.in_blocks(field):
+            rewriter.as_blocked(field)
+    pairs = [rewriter.blocked.get(f) or rewriter.grouped[f] for f in fields]
+    tensors, sizes = [data for data, _ in pairs], [size for _, size in pairs]
+    result = rewriter.call(interlock, *tensors, hint="concat", sizes=sizes, output=output)
+    rewriter.blocked[var] = (result, output)
     return True
 
 

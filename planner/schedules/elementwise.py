@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tvm import relax, s_tir, te, tirx
 
 from planner.schedules.blocked import CHANNELS, FeatureMap
-from planner.schedules.rewriter import shape_of
+from planner.schedules.rewriter import BROADCAST, shape_of
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ def interpolate_rows(data: te.Tensor, *, source: FeatureMap, output: FeatureMap)
         return (above + below) * tirx.const(0.5, "float32")
 
     return te.compute(output.blocked_shape, value, name="interpolate_rows")
+
+
+def each_pixel(data: te.Tensor, *, size: FeatureMap) -> te.Tensor:
+    """Repeat one value for each channel of each image, ``(blocks, images, 16)``, at all pixels of a map."""
+    return te.compute(size.blocked_shape, lambda o, p, b: data[o, size.place(p)[0], b], name="each_pixel")
 
 
 class ElementwiseRule(FamilyRule):
@@ -176,10 +181,23 @@ def _spread(values: NDArray[np.generic], size: FeatureMap) -> Any:
     return relax.const(np.ascontiguousarray(size.spread(values.reshape(-1)).reshape(-1, 1, CHANNELS)))
 
 
+def _map_operand(rewriter: Rewriter, operand: Any, size: FeatureMap) -> Any:
+    """Give a map of some size, or one value for each channel of each image, so that it broadcasts over that size."""
+    shape = shape_of(operand)
+    if shape == list(size.plain_shape):
+        return rewriter.as_grouped(operand, size.groups)
+    if shape != [size.images, size.channels, 1, 1]:
+        return None
+    data = rewriter.as_grouped(operand, size.groups)
+    if size.images == 1:
+        return data
+    return rewriter.call(each_pixel, data, hint="each_pixel", pattern=BROADCAST, size=size)
+
+
 def _operand(rewriter: Rewriter, operand: Any, size: FeatureMap) -> Any:
     weight = rewriter.constants.of(operand)
     if weight is None:
-        return rewriter.as_grouped(operand, size.groups) if shape_of(operand) == list(size.plain_shape) else None
+        return _map_operand(rewriter, operand, size)
     values = weight.widened()
     if values.size == 1:
         return relax.const(values.reshape(()))

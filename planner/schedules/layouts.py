@@ -11,6 +11,8 @@ from planner.schedules.blocked import CHANNELS, FeatureMap
 from planner.schedules.window import Window
 
 GATHER = "gather_channels"
+PARTS = "gathered_parts"
+PAD = "frame_of_zeros"
 
 
 def pad(data: te.Tensor, source: FeatureMap, window: Window) -> te.Tensor:
@@ -36,11 +38,14 @@ def pad(data: te.Tensor, source: FeatureMap, window: Window) -> te.Tensor:
         return te.if_then_else(inside(row, w), read, 0.0)
 
     if len(data.shape) == 3:
-        return te.compute((source.blocks, source.images * height, width, CHANNELS), blocked, name="pad")
+        return te.compute(
+            (source.blocks, source.images * height, width, CHANNELS), blocked, name=PAD, attrs={"plain": 0}
+        )
     return te.compute(
         (source.images, source.channels, height, width),
         lambda n, c, h, w: te.if_then_else(inside(h, w), data[n, c, h - top, w - left], 0.0),
-        name="pad",
+        name=PAD,
+        attrs={"plain": 1},
     )
 
 
@@ -66,12 +71,13 @@ def to_plain(data: te.Tensor, *, size: FeatureMap) -> te.Tensor:
     )
 
 
-def gather(size: FeatureMap, read: Callable[[Any, Any], Any]) -> te.Tensor:
+def gather(size: FeatureMap, read: Callable[[Any, Any], Any], parts: int = 1) -> te.Tensor:
     """Describe a map whose channels are gathered, zeros where they pad a block.
 
     Args:
         size: Size of the map.
         read: Gives the value of a channel at a pixel.
+        parts: Maps that it is gathered from.
     """
     last = size.group_channels - 1
 
@@ -80,7 +86,7 @@ def gather(size: FeatureMap, read: Callable[[Any, Any], Any]) -> te.Tensor:
         found = read(group * size.group_channels + te.min(channel, last), p)
         return found if size.full else te.if_then_else(channel <= last, found, 0.0)
 
-    return te.compute(size.blocked_shape, value, name=GATHER)
+    return te.compute(size.blocked_shape, value, name=GATHER, attrs={PARTS: parts})
 
 
 def regroup(data: te.Tensor, *, source: FeatureMap, output: FeatureMap) -> te.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tvm import relax, s_tir, te, tirx
@@ -129,10 +130,10 @@ class PoolingRule(FamilyRule):
 def lower_pool(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     """Lower a sliding maximum or mean of a map that is blocked already."""
     source, attrs = call.args[0], call.attrs
-    if source not in rewriter.blocked:
+    if not rewriter.in_blocks(source) or attrs.layout != "NCHW":
         return False
-    data, size = rewriter.blocked[source]
-    output = FeatureMap.of(shape_of(var))
+    data, size = rewriter.blocked.get(source) or rewriter.grouped[source]
+    output = replace(FeatureMap.of(shape_of(var)), groups=size.groups)
     window = Window.of(attrs, attrs.pool_size)
     common = {"source": size, "output": output, "window": window}
     if call.op.name.endswith("max_pool2d"):
@@ -140,7 +141,7 @@ def lower_pool(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     else:
         count = bool(attrs.count_include_pad)
         result = rewriter.call(mean, data, hint="avg_pool", pattern=FUSABLE, count_padding=count, **common)
-    rewriter.blocked[var] = (result, output)
+    rewriter.put(var, result, output)
     return True
 
 
@@ -148,14 +149,14 @@ def lower_global_pool(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> b
     """Lower the mean over all pixels."""
     source = call.args[0]
     shape = shape_of(var)
-    if source not in rewriter.blocked or len(shape) != 4 or shape[2:] != [1, 1]:
+    if not rewriter.in_blocks(source) or len(shape) != 4 or shape[2:] != [1, 1]:
         return False
     if call.op.name == "relax.mean" and sorted(int(a) % 4 for a in call.attrs.axis) != [2, 3]:
         return False
-    data, size = rewriter.blocked[source]
-    output = FeatureMap.of(shape)
+    data, size = rewriter.blocked.get(source) or rewriter.grouped[source]
+    output = replace(FeatureMap.of(shape), groups=size.groups)
     result = rewriter.call(global_mean, data, hint="global_pool", pattern=FUSABLE, source=size)
-    rewriter.blocked[var] = (result, output)
+    rewriter.put(var, result, output)
     return True
 
 
