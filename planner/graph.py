@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from planner.errors import InputError
 from planner.folding import fold
-from planner.layering import Shape, boundaries, group, live_bytes, multiply_accumulates, parameters_of
+from planner.layering import Shape, boundaries, bytes_of, group, live_bytes, multiply_accumulates, parameters_of
 from planner.source import load
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def from_folded(
     """
     proto = model.graph
     constants = {item.name: item.data_type for item in proto.initializer}
-    sizes = {item.name: prod(item.dims) * _item_bytes(item.data_type) for item in proto.initializer}
+    sizes = {item.name: bytes_of(prod(item.dims), item.data_type) for item in proto.initializer}
     groups = group(proto.node, set(constants))
     output = proto.output[0].name
     ends = boundaries(groups, set(constants), output)
@@ -277,9 +277,3 @@ def from_folded(
         shapes=shapes,
         source_digest=source_digest,
     )
-
-
-def _item_bytes(data_type: int) -> int:
-    from onnx import helper
-
-    return int(helper.tensor_dtype_to_np_dtype(data_type).itemsize)

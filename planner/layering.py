@@ -18,6 +18,7 @@ __all__ = [
     "FLOAT_BYTES",
     "Shape",
     "boundaries",
+    "bytes_of",
     "group",
     "live_bytes",
     "multiply_accumulates",
@@ -51,6 +52,23 @@ _NOT_PARAMETERS = {
     "Pow": (1,),
 }
 """Inputs that are settings of the operator though they are written as floating-point constants."""
+
+
+def bytes_of(elements: int, data_type: int) -> int:
+    """Return the bytes that a tensor takes, two numbers of 4 bits in each.
+
+    Args:
+        elements: Its elements.
+        data_type: Their type, as ONNX numbers them.
+
+    >>> bytes_of(7, 22)
+    4
+    """
+    from onnx import TensorProto, helper
+
+    if data_type in {TensorProto.INT4, TensorProto.UINT4}:
+        return -(-elements // 2)
+    return elements * int(helper.tensor_dtype_to_np_dtype(data_type).itemsize)
 
 
 def group(nodes: Sequence[onnx.NodeProto], constants: set[str]) -> list[list[onnx.NodeProto]]:

@@ -19,7 +19,7 @@ from planner.approximations.base import Approximation, Context, LayerView, Offer
 from planner.calibration import Calibration, arrays_of, opset_of, views_of
 from planner.draft import Draft
 from planner.errors import InputError
-from planner.layering import parameters_of
+from planner.layering import bytes_of, parameters_of
 from planner.linear import Linear, Moments, moments
 from planner.refit import solve
 from planner.registry import discover, get
@@ -91,9 +91,9 @@ def applicable(graph: LayerGraph, approximations: str | Sequence[str] = "default
 
     Args:
         graph: The network.
-        approximations: ``"default"`` for all there are, or names of approximations (``lowrank``) or of
-            choices (``lowrank@0.5``, ``lowrank@0.5+int8w``). Approximations that are named together are also
-            composed.
+        approximations: ``"default"`` for all but those that are offered on request, or names of approximations
+            (``lowrank``) or of choices (``lowrank@0.5``, ``lowrank@0.5+int8w``). Approximations that are named
+            together are also composed.
 
     Returns:
         ``{layer: (choice, ...)}`` in topological order.
@@ -109,6 +109,7 @@ def applicable(graph: LayerGraph, approximations: str | Sequence[str] = "default
         for second, storage in singles.items()
         if found[structure].KIND == "structure" and found[storage].KIND == "storage"
     ]
+    usual = {choice for choice, name in singles.items() if not getattr(found[name], "ON_REQUEST", False)}
     wanted = None if approximations == "default" else _names(approximations)
     for name in wanted or ():
         if name not in found and name not in singles and name not in composed and name != EXACT:
@@ -116,7 +117,9 @@ def applicable(graph: LayerGraph, approximations: str | Sequence[str] = "default
             raise InputError(f"unknown approximation {name!r}; there are: {existing}")
 
     def is_wanted(choice: str) -> bool:
-        return wanted is None or choice in wanted or all(singles[part] in wanted for part in choice.split("+"))
+        if wanted is None:
+            return usual.issuperset(choice.split("+"))
+        return choice in wanted or all(singles[part] in wanted for part in choice.split("+"))
 
     result = {}
     for layer, by_name in offers(graph).items():
@@ -285,7 +288,8 @@ def _assemble(
         choices=chosen,
         nodes={layer: tuple(node.name for node in names) for layer, names in nodes.items()},
         parameter_bytes={
-            layer: sum(arrays[name].nbytes for name in parameters_of(names, kinds)) for layer, names in nodes.items()
+            layer: sum(bytes_of(arrays[name].size, kinds[name]) for name in parameters_of(names, kinds))
+            for layer, names in nodes.items()
         },
         refit=refit,
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OPSET", "load"]
 
-OPSET = 17
+OPSET = 21
 """The lowest ONNX operator set that a network is rewritten in; older ones are converted."""
 
 _REFUSED = frozenset(

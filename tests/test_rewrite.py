@@ -62,7 +62,7 @@ def test_names_of_approximations_or_of_choices_select(small):
 
 def test_an_unknown_approximation_is_answered_with_those_that_exist(small):
     for name in ("prune", "lowrank@0.3", "int8w+lowrank@0.5"):
-        with pytest.raises(InputError, match=r"unknown approximation .*; there are: int8w, lowrank, perforate"):
+        with pytest.raises(InputError, match=r"; there are: fp16w, int4w, int8w, lowrank, perforate"):
             applicable(small, [name])
 
 
@@ -70,7 +70,7 @@ def test_a_choice_that_cannot_be_made_is_refused_with_the_reason(small):
     x = images(small.model, 2)
     for layer, choice, message in (
         ("conv9", "int8w", "has no layer 'conv9'"),
-        ("conv2", "magic", "unknown approximation 'magic'; there are: exact, int8w"),
+        ("conv2", "magic", "unknown approximation 'magic'; there are: exact, fp16w, int4w, int8w"),
         (
             "conv1",
             "lowrank@0.5",

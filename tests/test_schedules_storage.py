@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -14,6 +13,7 @@ from networks import Builder
 from planner import stored_weights
 from planner.schedules.storage import Groups, pairs
 
+INT4, UINT4 = (onnx.helper.tensor_dtype_to_np_dtype(kind) for kind in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4))
 FORMS = ("float16", "int8", "int8 in groups", "int4", "int4 in groups", "uint4 in groups")
 STORED_BYTES = {"float16": 2.0, "int8": 1.0, "int8 in groups": 1.0, "int4": 0.5, "int4 in groups": 0.5}
 
@@ -41,10 +41,10 @@ def stored(b: Builder, form: str, shape: tuple[int, ...], *, axis: int = 1, bloc
     whole = np.rint(weight / spread).astype(np.int8)
     names = ["", b.constant(scales.astype(np.float32), "scales")]
     if form.startswith("uint4"):
-        names[0] = b.constant((whole + 8).astype(ml_dtypes.uint4), "whole")
-        names.append(b.constant(np.full(scales.shape, 8, ml_dtypes.uint4), "zero"))
+        names[0] = b.constant((whole + 8).astype(UINT4), "whole")
+        names.append(b.constant(np.full(scales.shape, 8, UINT4), "zero"))
     else:
-        names[0] = b.constant(whole if most == 127 else whole.astype(ml_dtypes.int4), "whole")
+        names[0] = b.constant(whole if most == 127 else whole.astype(INT4), "whole")
     settings = {"block_size": block} if grouped else {}
     return b.add("DequantizeLinear", names, name="widen", axis=along, **settings)
 
@@ -154,8 +154,8 @@ def test_groups_refuse_what_they_cannot_hold() -> None:
 
 
 def test_numbers_whose_zero_puts_them_beyond_their_bits_are_read_as_float32() -> None:
-    whole = np.arange(16).reshape(2, 8).astype(ml_dtypes.uint4)
-    scale, zero = np.full((2, 1), 0.5, np.float32), np.full((2, 1), 3, ml_dtypes.uint4)
+    whole = np.arange(16).reshape(2, 8).astype(UINT4)
+    scale, zero = np.full((2, 1), 0.5, np.float32), np.full((2, 1), 3, UINT4)
     found = stored_weights.read(whole, scale, zero, axis=1, block=8)
     assert isinstance(found, np.ndarray)
     np.testing.assert_array_equal(found, (np.arange(16).reshape(2, 8) - 3) * np.float32(0.5))

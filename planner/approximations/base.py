@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from planner.layering import Shape
 
-__all__ = ["Approximation", "Context", "LayerView", "Offer", "Replacement", "corrected", "exact"]
+__all__ = ["Approximation", "Context", "LayerView", "Offer", "Replacement", "Stored", "corrected", "exact", "stored"]
 
 Float32 = NDArray[np.float32]
 
@@ -241,3 +241,58 @@ def corrected(context: Context, new: Replacement, *, like: Replacement, images: 
         arrays[node.input[2]] = shift.astype(np.float32)
     nodes[index] = node
     return replace(new, nodes=tuple(nodes), arrays=arrays)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Stored:
+    """Say how weights are stored: an operator, and the constants from which it gives them back as float32.
+
+    >>> Stored(op="Cast", constants={"float16": np.zeros(3, np.float16)}, attributes={"to": 1}).op
+    'Cast'
+    """
+
+    op: str
+    constants: Mapping[str, NDArray[Any]] = field(repr=False)
+    attributes: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        """Check that there are constants."""
+        if not self.constants:
+            raise InputError(f"weights stored by {self.op} without constants")
+
+
+def stored(context: Context, store: Callable[[Float32], Stored | None]) -> Replacement:
+    """Store the weights of whatever stands for an anchor in another form, and correct the bias.
+
+    Args:
+        context: The layer.
+        store: Says how weights, ``[output][input]...``, are stored; None where they had better stay.
+
+    Returns:
+        The replacement, with an operator that widens the weights in front of each that reads them.
+    """
+    from onnx import helper
+
+    before = context.replacement
+    arrays: dict[str, NDArray[Any]] = dict(before.arrays)
+    nodes = []
+    for node in before.nodes:
+        name = node.input[1] if len(node.input) > 1 else ""
+        weights = node.op_type in {"Conv", "Gemm"} and name in arrays and arrays[name].dtype == np.float32
+        form = store(arrays[name]) if weights else None
+        if form is None:
+            nodes.append(node)
+            continue
+        del arrays[name]
+        constants = {f"{name}.{role}": array for role, array in form.constants.items()}
+        arrays |= constants
+        widened, widen = f"{name}.float32", f"{node.name}.{'cast' if form.op == 'Cast' else 'dequantize'}"
+        operator = helper.make_node(form.op, list(constants), [widened], name=widen)
+        operator.attribute.extend(helper.make_attribute(key, value) for key, value in form.attributes.items())
+        nodes.append(operator)
+        copy = type(node)()
+        copy.CopyFrom(node)
+        copy.input[1] = widened
+        nodes.append(copy)
+    new = Replacement(nodes=tuple(nodes), arrays=arrays, in_format=before.in_format, out_format=before.out_format)
+    return corrected(context, new, like=before)

@@ -7,12 +7,10 @@ correction: Nagel, van Baalen, Blankevoort and Welling, *Data-free quantization*
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.approximations.base import Context, LayerView, Offer, Replacement, corrected
+from planner.approximations.base import Context, LayerView, Offer, Replacement, Stored, stored
 
 __all__ = ["CHOICES", "KIND", "apply", "offer", "quantise"]
 
@@ -54,30 +52,9 @@ def quantise(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
 
 def apply(context: Context, choice: str) -> Replacement:
     """Store the weights of whatever stands for the anchor as int8, and correct the bias."""
-    from onnx import helper
 
-    before = context.replacement
-    arrays: dict[str, NDArray[Any]] = dict(before.arrays)
-    nodes = []
-    for node in before.nodes:
-        name = node.input[1] if len(node.input) > 1 else ""
-        if node.op_type not in {"Conv", "Gemm"} or name not in arrays or arrays[name].dtype != np.float32:
-            nodes.append(node)
-            continue
-        whole, scale = quantise(arrays.pop(name))
-        arrays[f"{name}.int8"], arrays[f"{name}.scale"] = whole, scale
-        nodes.append(
-            helper.make_node(
-                "DequantizeLinear",
-                [f"{name}.int8", f"{name}.scale"],
-                [f"{name}.float32"],
-                name=f"{node.name}.dequantize",
-                axis=0,
-            )
-        )
-        copy = type(node)()
-        copy.CopyFrom(node)
-        copy.input[1] = f"{name}.float32"
-        nodes.append(copy)
-    new = Replacement(nodes=tuple(nodes), arrays=arrays, in_format=before.in_format, out_format=before.out_format)
-    return corrected(context, new, like=before)
+    def store(weight: NDArray[np.float32]) -> Stored:
+        whole, scale = quantise(weight)
+        return Stored(op="DequantizeLinear", constants={"int8": whole, "scale": scale}, attributes={"axis": 0})
+
+    return stored(context, store)
