@@ -30,6 +30,7 @@ from planner.schedules import (
     reduction,
     softmax,
     vectors,
+    winograd,
 )
 from planner.schedules.choosing import ScheduleKernels, UnfitScheduleError, choose, describe, schedule_kernels
 from planner.schedules.clip import RestoreClip
@@ -60,6 +61,7 @@ def rules(target: Any) -> list[FamilyRule]:
     """Give the schedule rules for a target, most particular first."""
     unit = vectors.of_target(target)
     return [
+        winograd.WinogradRule(unit),
         convolution.ConvolutionRule(unit),
         int8_convolution.Int8ConvolutionRule(unit, int8_targets.of_target(target)),
         depthwise.DepthwiseRule(unit),

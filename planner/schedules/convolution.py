@@ -27,8 +27,6 @@ RUN = "pixels_equally_far_apart"
 _CANDIDATES = 12
 _MANY = 4
 """Tiles of pixels from which on weights are better unpacked before they are multiplied."""
-_FEW = 16
-"""Vector registers, where that is few: x86 before AVX-512."""
 
 
 def convolution(
@@ -127,9 +125,8 @@ class ConvolutionRule(FamilyRule):
         return [p for index, p in enumerate(found) if p not in found[:index]][:_CANDIDATES]
 
     def _with(self, kernel: Kernel, tile: vectors.Tile) -> Parameters:
-        """Complete a tile: where registers are few, a longer body makes the compiler spill."""
-        most = 4 if self.unit.registers > _FEW else 2
-        unroll = kernel.divisor(kernel.loops(self.ANCHOR)[-1], range(most, 0, -1))
+        """Complete a tile."""
+        unroll = kernel.divisor(kernel.loops(self.ANCHOR)[-1], range(vectors.unrolling(self.unit), 0, -1))
         many = kernel.extent(kernel.loops(self.ANCHOR)[1]) > _MANY * tile.pixels
         unpacking = {storage.UNPACK_ONCE: int(many)} if kernel.has(storage.UNPACKED) else {}
         return {"pixels": tile.pixels, "blocks": tile.blocks, "unroll": unroll, **unpacking}

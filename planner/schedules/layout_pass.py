@@ -27,12 +27,14 @@ from planner.schedules import (
     reduction,
     softmax,
     transcendental,
+    winograd,
 )
 from planner.schedules.options import Options
 from planner.schedules.rewriter import Lowering, Rewriter
 
 _FAMILIES = (
     depthwise,
+    winograd,
     convolution,
     grouped,
     channels,

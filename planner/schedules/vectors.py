@@ -87,8 +87,15 @@ _APART = 6
 """Pixels that need no common pointer: there are registers for as many."""
 _SPILLED = 1.5
 """How much longer a step takes that reloads its pointers."""
+_FEW = 16
+"""Vector registers, where that is few: x86 before AVX-512."""
 _STREAMS = 4
 """Blocks of weights that are read side by side, each from a place of its own."""
+
+
+def unrolling(unit: VectorUnit) -> int:
+    """Give the steps of a reduction to unroll: where registers are few, a longer body makes the compiler spill."""
+    return 4 if unit.registers > _FEW else 2
 
 
 def tiles(unit: VectorUnit, *, blocks: int, pixels: int) -> list[Tile]:
