@@ -113,7 +113,7 @@ def _evaluate_constants(draft: Draft) -> None:
         for node in draft.nodes:
             reads = [name for name in node.input if name]
             known = node.op_type in {"Shape", "Size"} and reads[0] in draft.shapes
-            if node.op_type.startswith(("Random", "Bernoulli")) or node.op_type in _KEPT:
+            if node.op_type.startswith(("Random", "Bernoulli")) or node.op_type in _KEPT or _is_half(draft, node):
                 known = False
             elif not known:
                 known = all(name in draft.arrays for name in reads)
@@ -139,6 +139,12 @@ def _evaluate_constants(draft: Draft) -> None:
                 draft.arrays[name] = numpy_helper.to_array(value) if hasattr(value, "raw_data") else np.asarray(value)
             changed = True
         draft.nodes = rest
+
+
+def _is_half(draft: Draft, node: onnx.NodeProto) -> bool:
+    """Tell whether a node widens weights that are stored as float16."""
+    stored = draft.arrays.get(node.input[0]) if node.op_type == "Cast" else None
+    return stored is not None and stored.dtype == np.float16 and stored.ndim > 1
 
 
 def _normalise(draft: Draft, node: onnx.NodeProto) -> None:

@@ -5,8 +5,9 @@ from entries import HASWELL, OLD, assert_as_onnxruntime, compiled, raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Builder
+from tvm.target import Target
 
-from planner.compiler import compile_networks, host_target
+from planner.compiler import compile_networks, fuse_networks, host_target, schedule_networks
 from planner.schedules.dense import columns_for
 
 SHAPES = {
@@ -78,3 +79,10 @@ def test_packed_blocks_waste_less_than_one_vector(outputs: int, rows: int) -> No
 def test_kernels_of_products_take_no_workspace() -> None:
     found, _ = compiled(raw(dense((1, 37, 24), 100, "Erf")), host_target())
     assert not any(found.workspaces.values())
+
+
+def test_columns_are_spread_over_threads() -> None:
+    target = HASWELL | {"num-cores": 2}
+    for entry in (raw(dense((1, 16, 24), 96)), raw(dense((1, 24), 96))):
+        assert "T.parallel" in str(schedule_networks(fuse_networks([entry], Target(target)), Target(target)))
+        assert_as_onnxruntime(entry, target)

@@ -6,7 +6,9 @@ from entries import HASWELL, OLD, assert_as_onnxruntime, compiled, raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Builder
+from tvm.target import Target
 
+from planner.compiler import fuse_networks, schedule_networks
 from planner.schedules import products
 from planner.schedules.vectors import VectorUnit
 
@@ -51,6 +53,15 @@ def test_a_product_of_activations_computes_what_onnxruntime_computes(case: str) 
 @pytest.mark.parametrize("target", [OLD, HASWELL], ids=["sse", "avx2"])
 def test_a_product_is_right_with_narrower_vectors_too(target: dict) -> None:
     assert_as_onnxruntime(raw(product((1, 3, 37, 20), (1, 3, 20, 41))), target)
+
+
+def test_heads_are_spread_over_threads() -> None:
+    target = HASWELL | {"num-cores": 2}
+    entry = raw(product((1, 6, 20, 16), (1, 6, 16, 37)))
+    module = schedule_networks(fuse_networks([entry], Target(target)), Target(target))
+    (kernel,) = (function for var, function in module.functions_items() if "divide" in var.name_hint)
+    assert "T.parallel" in str(kernel)
+    assert_as_onnxruntime(entry, target)
 
 
 @settings(max_examples=10, deadline=None, derandomize=True)

@@ -11,12 +11,13 @@ from entries import HASWELL, OLD, assert_as_onnxruntime, compiled, raw, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Builder
+from tvm.target import Target
 
 from benchmarks.encoder import encoder
-from planner.compiler import host_target
+from planner.compiler import fuse_networks, host_target, schedule_networks
 from planner.schedules.reduction import collapsed
 
-LENGTHS = (1, 5, 16, 37, 64, 100, 384)
+LENGTHS = (1, 5, 16, 37, 64, 100, 384, 1000)
 NARROW = pytest.mark.parametrize("target", [OLD, HASWELL], ids=["sse", "avx2"])
 
 
@@ -52,7 +53,9 @@ def families(entry) -> set[str]:
 def test_a_softmax_computes_what_onnxruntime_computes(length: int) -> None:
     entry = raw(softmax((1, 3, 5, length)))
     assert_as_onnxruntime(entry)
-    assert "softmax" in families(entry)
+    found, _ = compiled(entry)
+    assert {f"softmax keep={int(length <= 256)}"} <= set(found.schedules.values())
+    assert not any(found.workspaces.values())
 
 
 @pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
@@ -149,3 +152,20 @@ def test_a_transformer_computes_what_onnxruntime_computes(decomposed: bool, tmp_
     found, _ = compiled(entry, host_target())
     assert sum(found.workspaces.values()) == 0
     assert {"dense", "matmul", "softmax"} <= {schedule.split()[0] for schedule in found.schedules.values()}
+
+
+THREADED = {
+    "softmax": softmax((1, 4, 40, 64)),
+    "norm": norm((1, 64, 192)),
+    "rows": reduction((1, 64, 192), (2,)),
+    "columns": reduction((1, 64, 192), (1,)),
+}
+
+
+@pytest.mark.parametrize("model", THREADED.values(), ids=THREADED)
+def test_rows_are_spread_over_threads(model) -> None:
+    entry = raw(model)
+    module = fuse_networks([entry], Target(HASWELL | {"num-cores": 2}))
+    kernels = schedule_networks(module, Target(HASWELL | {"num-cores": 2}))
+    assert "T.parallel" in str(kernels)
+    assert_as_onnxruntime(entry, HASWELL | {"num-cores": 2}, tolerance=5e-5)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from entries import HASWELL, OLD, assert_as_onnxruntime, compiled, image, raw
+from entries import HASWELL, OLD, assert_as_onnxruntime, compiled, image, raw, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Builder
@@ -120,6 +121,16 @@ def test_many_pixels_share_weights_that_are_unpacked_once() -> None:
     single, _ = compiled(dense("int4 in groups", 64, 64), HASWELL)
     assert "unpack=0" in next(s for s in single.schedules.values() if s.startswith("dense "))
     assert not any(single.workspaces.values())
+
+
+@pytest.mark.parametrize(("form", "share"), [("float16", 0.5), ("int4 in groups", 0.25)])
+def test_weights_that_a_file_stores_in_fewer_bytes_stay_so(form: str, share: float, tmp_path: Path) -> None:
+    b = Builder((1, 32, 6, 6), opset=21)
+    weight = stored(b, form, (32, 32, 3, 3), block=32)
+    x = b.add("GlobalAveragePool", [b.add("Conv", ["image", weight], name="conv")], name="pool")
+    entry = whole(_model(b, b.add("Flatten", [x], name="flat")), tmp_path)
+    assert weight_bytes(entry) <= share * 4 * 32 * 32 * 9
+    assert_as_onnxruntime(entry)
 
 
 @settings(max_examples=30)

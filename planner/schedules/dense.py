@@ -94,7 +94,7 @@ class DenseRule(FamilyRule):
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
         """Schedule a dense layer; ``rows`` times ``width`` columns are in registers."""
-        sch, width = kernel.sch, parameters["width"]
+        sch, block, width = kernel.sch, kernel.block(DENSE), parameters["width"]
         parts = int(kernel.annotation(DENSE, COLUMNS)) // width
         epilogue = kernel.inline_into_epilogue(DENSE)
         *lead, m, n, k = kernel.loops(DENSE)
@@ -102,12 +102,13 @@ class DenseRule(FamilyRule):
         no, nw, ni = sch.split(n, [None, parts, width])
         ko, ki = sch.split(k, [None, parameters["unroll"]])
         products.tile_in_registers(
-            kernel, DENSE, epilogue,
+            kernel, epilogue,
             outer=(no, nw, *lead, mo), rows=mi, columns=ni, k=(ko, ki), lanes=products.lanes_of(width),
         )  # fmt: skip
         storage.settle(kernel, parameters, nw)
         if self.unit.parallel:
             sch.parallel(sch.fuse(no, nw))
+        sch.decompose_reduction(block, ko)
         return sch
 
 

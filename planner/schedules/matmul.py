@@ -86,18 +86,19 @@ class MatmulRule(FamilyRule):
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
         """Schedule a product; ``rows`` times ``width`` of the result are in registers."""
-        sch, width = kernel.sch, parameters["width"]
+        sch, block, width = kernel.sch, kernel.block(MATMUL), parameters["width"]
         epilogue = kernel.inline_into_epilogue(MATMUL)
         *lead, m, n, k = kernel.loops(MATMUL)
         mo, mi = sch.split(m, [None, parameters["rows"]])
         no, ni = sch.split(n, [None, width])
         ko, ki = sch.split(k, [None, parameters["unroll"]])
         products.tile_in_registers(
-            kernel, MATMUL, epilogue,
+            kernel, epilogue,
             outer=(*lead, no, mo), rows=mi, columns=ni, k=(ko, ki), lanes=products.lanes_of(width),
         )  # fmt: skip
         if self.unit.parallel:
             sch.parallel(sch.fuse(*lead, no) if lead else no)
+        sch.decompose_reduction(block, ko)
         return sch
 
 

@@ -76,13 +76,14 @@ def lanes_of(width: int) -> int:
 
 
 def tile_in_registers(
-    kernel: Kernel, anchor: str, epilogue: Any, *, outer: Sequence[Any], rows: Any, columns: Any, k: Any, lanes: int
+    kernel: Kernel, epilogue: Any, *, outer: Sequence[Any], rows: Any, columns: Any, k: Any, lanes: int
 ) -> None:
-    """Finish the schedule of a product whose loops have been split.
+    """Order, vectorise and unroll the loops of a product that have been split.
+
+    What is left to do is to spread loops over threads, and only then to decompose the reduction.
 
     Args:
         kernel: The kernel.
-        anchor: Name of the block that sums up.
         epilogue: The block that writes the result.
         outer: Loops around a tile, outermost first; the epilogue is computed in the last of them.
         rows: Loop over the rows of a tile.
@@ -98,4 +99,3 @@ def tile_in_registers(
     sch.vectorize(lane)
     for loop in (vector, rows, k[-1]):
         sch.unroll(loop)
-    sch.decompose_reduction(kernel.block(anchor), k[0])

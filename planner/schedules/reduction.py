@@ -117,9 +117,9 @@ class AcrossRule(FamilyRule):
         sch.reorder(*steps, lane)
         sch.vectorize(lane)
         sch.vectorize(inner)
-        sch.decompose_reduction(part, steps[0])
         if self.unit.parallel:
             sch.parallel(sch.fuse(*lead, outer) if lead else outer)
+        sch.decompose_reduction(part, steps[0])
         return sch
 
 

@@ -7,7 +7,8 @@ or on the stack before the next row is touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
 from typing import Any
 
 from tvm import s_tir, te
@@ -25,6 +26,9 @@ _RESULT = "result"
 
 _WORTH_A_THREAD = 8192
 """Elements below which waking another thread costs more than it saves."""
+
+_ON_STACK = 256
+"""Elements of a row that TVM keeps on the stack."""
 
 Combine = Callable[[Any, Any], Any]
 Reduce = Callable[..., Any]
@@ -128,23 +132,40 @@ class RowRule(FamilyRule):
     """
 
     def default(self, kernel: Kernel) -> Parameters:
-        """Choose nothing: there is nothing to choose."""
-        return {}
+        """Choose whether rows of intermediate values are kept: where the stack holds them."""
+        lengths = [int(kernel.sch.get(kernel.block(name)).writes[0].source.shape[-1]) for name in self._spreads(kernel)]
+        return {"keep": int(max(lengths) <= _ON_STACK)} if lengths else {}
+
+    def candidates(self, kernel: Kernel) -> Iterable[Parameters]:
+        """Try to keep them, and to compute them again where they are read."""
+        default = self.default(kernel)
+        return (default, {"keep": 1 - default["keep"]}) if default else (default,)
+
+    @staticmethod
+    def _role(kernel: Kernel, name: str) -> str:
+        return str(kernel.sch.get(kernel.block(name)).annotations.get(ROLE, ""))
+
+    def _spreads(self, kernel: Kernel) -> list[str]:
+        return [name for name in kernel.names() if self._role(kernel, name) == _SPREAD]
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
         """Schedule a kernel of stages that this module described."""
         sch = kernel.sch
         names = kernel.names()
-        roles = {name: str(sch.get(kernel.block(name)).annotations.get(ROLE, "")) for name in names}
+        roles = {name: self._role(kernel, name) for name in names}
+        spread_over_threads = self.unit.parallel and self._elements(kernel) >= _WORTH_A_THREAD
         rank = int(kernel.annotation(self.ANCHOR, "rank"))
         stages = names[: names.index(self.ANCHOR)]
         writer = kernel.block(names[-1])
         for name in names[names.index(self.ANCHOR) : -1]:
             sch.compute_inline(kernel.block(name))
         for name in stages:
-            if not roles[name]:  # what was fused in front, or a view of the input
+            if not roles[name]:  # what was fused in front
                 sch.compute_inline(kernel.block(name))
-        stages = [name for name in stages if roles[name]]
+        if not parameters.get("keep", 1):
+            for name in self._spreads(kernel):
+                sch.compute_inline(kernel.block(name))
+        stages = [name for name in kernel.names() if roles[name] not in {"", _RESULT}]
         loops = sch.get_loops(writer)
         row = loops[rank - 1] if rank else None
         for name in reversed(stages):
@@ -152,12 +173,13 @@ class RowRule(FamilyRule):
             if row is not None:
                 sch.compute_at(block, row)
             sch.set_scope(block, 0, "local")
+        if spread_over_threads and rank:
+            lead = sch.get_loops(writer)[:rank]
+            sch.parallel(sch.fuse(*lead) if rank > 1 else lead[0])
+            rank = 1
         for name in stages:
             self._vectorise(kernel, name, roles[name], rank)
         self._spread_out(kernel, sch.get_loops(writer)[rank:])
-        if self.unit.parallel and rank and self._elements(kernel, writer) >= _WORTH_A_THREAD:
-            lead = sch.get_loops(writer)[:rank]
-            sch.parallel(sch.fuse(*lead) if rank > 1 else lead[0])
         return sch
 
     def _vectorise(self, kernel: Kernel, name: str, role: str, rank: int) -> None:
@@ -188,9 +210,8 @@ class RowRule(FamilyRule):
             kernel.sch.vectorize(last)
 
     @staticmethod
-    def _elements(kernel: Kernel, writer: Any) -> int:
-        count = 1
-        for read in kernel.sch.get(writer).reads[:1]:
-            for size in read.buffer.shape:
-                count *= int(size)
-        return count
+    def _elements(kernel: Kernel) -> int:
+        """Count the elements of the largest tensor that a kernel reads or writes."""
+        blocks = [kernel.sch.get(kernel.block(name)) for name in kernel.names()]
+        sources = [region.source for block in blocks for region in (*block.reads, *block.writes)]
+        return max(prod(int(size) for size in source.shape) for source in sources)
