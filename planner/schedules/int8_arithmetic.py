@@ -257,6 +257,12 @@ def pad(data: te.Tensor, *, source: FeatureMap, window: Window, zero: int) -> te
     return te.compute((data.shape[0], source.images * height, width, data.shape[2]), value, name="pad")
 
 
+def widen(data: te.Tensor, *, source: FeatureMap, window: Window, zero: int) -> te.Tensor:
+    """Make a map's bytes int16, in a frame of the byte that stands for 0 where the window asks for one."""
+    framed = pad(data, source=source, window=window, zero=zero) if window.padded else data
+    return te.compute(framed.shape, lambda *index: tirx.Cast("int16", framed[index]), name="widen")
+
+
 def plain_bytes(data: te.Tensor, *, size: FeatureMap, shift: int, dtype: str) -> te.Tensor:
     """Gather blocked bytes back into NCHW.
 

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tvm
 from numpy.typing import NDArray
-from tvm import s_tir, sym, te, tirx
+from tvm import s_tir, te, tirx
 
-from planner.schedules import int8_targets
+from planner.schedules import int8_products, int8_targets
 from planner.schedules.blocked import CHANNELS, FeatureMap, blocks_of, pad_first_axis
 from planner.schedules.int8_targets import ByteUnit, Instruction
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
@@ -26,6 +25,7 @@ from planner.schedules.window import Window
 INT8_CONVOLUTION = "int8_conv2d"
 RUN = "pixels_equally_far_apart"
 FITS = "pairs_fit"
+PAIRED = "pairs_of_16_bits"
 
 _QUAD = int8_targets.CHANNELS
 _ON_STACK = 16
@@ -57,20 +57,25 @@ class _Step:
 
 _STEPS = {
     Instruction.PORTABLE: _Step(multiplications=4, others=12),
-    Instruction.PMADDWD: _Step(multiplications=2, others=2, per_word=2, per_weights=3, registers=5, latency=1),
+    Instruction.PMADDWD: _Step(multiplications=2, others=2, per_weights=2, registers=4, latency=1),
     Instruction.PMADDUBSW: _Step(multiplications=2, others=1, registers=4, latency=1),
     Instruction.VPDPBUSD: _Step(),
     Instruction.SDOT: _Step(latency=4),
 }
 
 
-def pack(weight: NDArray[np.int8]) -> NDArray[np.int8]:
+def pack(weight: NDArray[np.int8], *, paired: bool = False, words: bool = False) -> NDArray[np.int8]:
     """Pack ``weight[out][in][kh][kw]`` in the order in which the kernel streams through it.
+
+    Args:
+        weight: The weights.
+        paired: Whether the kernel multiplies 16-bit pairs instead of quads of bytes.
+        words: Whether its input is of words of four channels, whose pairs are the first and third, and the others.
 
     Returns:
         ``[out / 16][in / 16][kh][kw][quads][16 * 4]``: for each quad of input channels the four weights of each of
-        16 output channels side by side; zeros where channels were padded.  A single block of input channels has
-        as many quads as it needs.
+        16 output channels side by side, or two for each and then the other two; zeros where channels were padded.
+        A single block of input channels has as many quads as it needs.
     """
     outputs, inputs, height, width = weight.shape
     groups = blocks_of(inputs)
@@ -79,6 +84,9 @@ def pack(weight: NDArray[np.int8]) -> NDArray[np.int8]:
     padded = pad_first_axis(padded.transpose(1, 0, 2, 3), groups * quads * _QUAD).transpose(1, 0, 2, 3)
     split = padded.reshape(-1, CHANNELS, groups, quads, _QUAD, height, width)
     ordered = split.transpose(0, 2, 5, 6, 3, 1, 4)
+    if paired:
+        pairs = ordered.reshape(*ordered.shape[:6], 2, 2)
+        ordered = np.moveaxis(pairs, -1 if words else -2, 5)
     return np.ascontiguousarray(ordered.reshape(*ordered.shape[:5], CHANNELS * _QUAD))
 
 
@@ -90,18 +98,21 @@ def convolution(
     output: FeatureMap,
     window: Window,
     fits: bool,
+    paired: bool,
     dtype: str,
 ) -> te.Tensor:
     """Describe a convolution of bytes.
 
     Args:
-        data: The (already padded) input: ``(blocks, pixels, 16)`` or ``(blocks, height, width, 16)`` bytes, or,
-            for up to four channels, words of four bytes with 1 in place of 16.
+        data: The (already padded) input: ``(blocks, pixels, 16)`` or ``(blocks, height, width, 16)`` bytes (where
+            they are paired, widened to int16), or, for up to four channels, words of four bytes with 1 in place
+            of 16.
         packed: Weights from :func:`pack`.
         source: Size of the input before padding.
         output: Size of the output.
         window: The sliding window.
         fits: What :func:`int8_targets.pairs_fit` says of the weights and the input.
+        paired: Whether weights are packed as pairs.
         dtype: Of the input's bytes, ``uint8`` or ``int8``.
 
     Returns:
@@ -126,12 +137,16 @@ def convolution(
             y, x = y * down + row * dilate_h, x * across + column * dilate_w
             read = window.read(data, source, (outer, image, y, x, lane))
         byte = tirx.Cast(dtype, read >> (inner * 8)) if words else read
-        weight = packed[o, outer, row, column, quad, b * _QUAD + inner]
+        half, place = (inner % 2, inner // 2) if words else (inner // 2, inner % 2)
+        lane_of_weight = half * 2 * CHANNELS + b * 2 + place if paired else b * _QUAD + inner
+        weight = packed[o, outer, row, column, quad, lane_of_weight]
         product = tirx.Cast("int32", byte) * tirx.Cast("int32", weight)
         return te.sum(product, axis=[outer, row, column, quad, inner])
 
     run = output.pixels if window.pointwise else output.width
-    return te.compute(output.blocked_shape, value, name=INT8_CONVOLUTION, attrs={RUN: run, FITS: int(fits)})
+    return te.compute(
+        output.blocked_shape, value, name=INT8_CONVOLUTION, attrs={RUN: run, FITS: int(fits), PAIRED: int(paired)}
+    )
 
 
 class Int8ConvolutionRule(FamilyRule):
@@ -157,7 +172,8 @@ class Int8ConvolutionRule(FamilyRule):
         """Rank all tiles that divide the output and whose accumulators stay on the stack by their cost."""
         blocks, pixels = (kernel.extent(loop) for loop in kernel.loops(INT8_CONVOLUTION)[:2])
         run = int(kernel.annotation(INT8_CONVOLUTION, RUN))
-        instruction = self.bytes.instruction(fits=bool(int(kernel.annotation(INT8_CONVOLUTION, FITS))))
+        fits, paired = (bool(int(kernel.annotation(INT8_CONVOLUTION, key))) for key in (FITS, PAIRED))
+        instruction = self.bytes.instruction(fits=fits, paired=paired)
         tiles = [
             (tile, block)
             for tile in range(1, min(pixels, _ON_STACK) + 1)
@@ -165,7 +181,10 @@ class Int8ConvolutionRule(FamilyRule):
             if pixels % tile == 0 and blocks % block == 0
         ]
         tiles.sort(key=lambda pair: self._cost(instruction, pair[0], pair[1], run))
-        fixed = {"instruction": int(instruction), "lanes": self.bytes.lanes}
+        quads = kernel.extent(kernel.loops(INT8_CONVOLUTION)[-2])
+        # Sums of pairs in a longer body make the compiler add up first what it should keep in registers.
+        unrolled = 1 if instruction is Instruction.PMADDWD else quads
+        fixed = {"quads": unrolled, "instruction": int(instruction), "lanes": self.bytes.lanes}
         return [{"pixels": tile, "blocks": block, **fixed} for tile, block in tiles]
 
     def _cost(self, instruction: Instruction, pixels: int, blocks: int, run: int) -> float:
@@ -182,7 +201,7 @@ class Int8ConvolutionRule(FamilyRule):
         cycles = max(
             accumulators * step.multiplications / 2, every / 4, (pixels + blocks * parts) / 2, float(step.latency)
         )
-        spilled = 0.5 * max(0, accumulators + step.registers - self.bytes.registers)
+        spilled = 1.25 * max(0, accumulators + step.registers - self.bytes.registers)
         pointers = 0.0 if run % pixels == 0 or pixels % run == 0 else 0.1 * pixels
         return (cycles + spilled + pointers + 0.05) / (pixels * blocks) + 0.001 * blocks
 
@@ -206,10 +225,12 @@ class Int8ConvolutionRule(FamilyRule):
         sch.vectorize(lane)
         for loop in within:
             sch.unroll(loop)
-        for loop in (pi, oi, quad):
+        for loop in (pi, oi):
             sch.unroll(loop)
         if kernel.extent(outer) == 1 and kernel.extent(quad) * kernel.extent(column) <= CHANNELS // _QUAD:
             sch.unroll(column)
+        _, unrolled = sch.split(quad, [None, parameters["quads"]])
+        sch.unroll(unrolled)
         if self.unit.parallel:
             sch.parallel(sch.fuse(oo, po))
         if instruction is Instruction.PORTABLE:
@@ -218,62 +239,5 @@ class Int8ConvolutionRule(FamilyRule):
         start = sch.decompose_reduction(block, outer)
         if instruction is not Instruction.PORTABLE:
             sch.vectorize(sch.get_loops(start)[-1])
-            _take_dot_product(sch, inner, instruction, parameters["lanes"])
+            int8_products.take_products(sch, inner, instruction, parameters["lanes"])
         return sch
-
-
-def _take_dot_product(sch: s_tir.Schedule, loop: Any, instruction: Instruction, lanes: int) -> None:
-    """Replace the loops over a quad and over 16 lanes by dot products.
-
-    Args:
-        sch: The schedule.
-        loop: The outer of the two.
-        instruction: What to replace them with.
-        lanes: Accumulators in a register.
-    """
-    nest = sch.get(loop)
-    realised = nest.body.body
-    update = realised.block
-    within = (nest.loop_var, nest.body.loop_var)
-    pairs = list(zip(update.iter_vars, realised.iter_values, strict=True))
-    kept = [(axis, value) for axis, value in pairs if not any(value.same_as(var) for var in within)]
-    analyzer = sym.Analyzer()
-    for axis, _ in pairs:
-        if not any(axis.same_as(other) for other, _ in kept):
-            analyzer.bind(axis.var, tirx.const(0, "int32"))
-    (written,) = update.writes
-    data, packed = (region for region in update.reads if not region.source.same_as(written.source))
-    sums, activations, weights = (
-        [analyzer.simplify(r.min) for r in region.region] for region in (written, data, packed)
-    )
-
-    def lanes_of(region: Any, index: list[Any], start: int, count: int) -> tuple[Any, list[Any]]:
-        return region.source, [*index[:-1], tirx.Ramp(index[-1] + start, 1, count)]
-
-    if str(data.source.dtype) == "int32":
-        word = tirx.BufferLoad(data.source, activations)
-    else:
-        word = tirx.reinterpret("int32", tirx.BufferLoad(*lanes_of(data, activations, 0, _QUAD)))
-    stores = []
-    for start in range(0, CHANNELS, lanes):
-        place = lanes_of(written, sums, start, lanes)
-        bytes_of = tirx.BufferLoad(*lanes_of(packed, weights, start * _QUAD, lanes * _QUAD))
-        added = int8_targets.accumulate(instruction, lanes, tirx.BufferLoad(*place), word, bytes_of)
-        stores.append(tirx.BufferStore(place[0], added, place[1]))
-
-    def whole(region: Any, index: list[Any], count: int) -> Any:
-        ranges = [tvm.ir.Range.from_min_extent(i, 1) for i in index[:-1]]
-        return tirx.BufferRegion(region.source, [*ranges, tvm.ir.Range.from_min_extent(index[-1], count)])
-
-    output = whole(written, sums, CHANNELS)
-    word_bytes = 1 if str(data.source.dtype) == "int32" else _QUAD
-    block = s_tir.SBlock(
-        [axis for axis, _ in kept],
-        [output, whole(data, activations, word_bytes), whole(packed, weights, CHANNELS * _QUAD)],
-        [output],
-        f"{INT8_CONVOLUTION}_dot",
-        tirx.SeqStmt(stores) if len(stores) > 1 else stores[0],
-    )
-    always = tirx.const(1, "bool")
-    realised = s_tir.SBlockRealize([value for _, value in kept], always, block)
-    sch.state.replace(sch.get_sref(loop), realised, {update: block})

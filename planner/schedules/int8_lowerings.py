@@ -24,6 +24,7 @@ from planner.schedules import int8_arithmetic, int8_convolution, int8_depthwise,
 from planner.schedules.blocked import CHANNELS, FeatureMap, pack_depthwise
 from planner.schedules.int8_arithmetic import WORD, Grid
 from planner.schedules.int8_maps import ByteMap, StoredBytes, Sums, Total, Union, greater, smaller
+from planner.schedules.int8_targets import Instruction
 from planner.schedules.rewriter import ALONE, FUSABLE, shape_of
 from planner.schedules.window import Window
 
@@ -44,7 +45,7 @@ def _grid(rewriter: Rewriter, call: relax.Call, dtype: str) -> Grid | None:
         return None
     if dtype not in {"uint8", "int8"}:
         return None
-    stored = rewriter.byte_dtype
+    stored = rewriter.bytes.dtype
     shift = {("int8", "uint8"): 128, ("uint8", "int8"): -128}.get((dtype, stored), 0)
     low, high = (0, 255) if stored == "uint8" else (-128, 127)
     point = int(zero.values.reshape(-1)[0]) + shift
@@ -172,11 +173,15 @@ def _multiply(
     if depthwise:
         known = known.in_blocks(rewriter)
         kernel, hint, packed = int8_depthwise.depthwise, "depthwise", pack_depthwise(values)
+        data = _padded(rewriter, known, window)
     else:
         kernel, hint, packed = int8_convolution.convolution, "conv2d", int8_convolution.pack(values)
         fits = grid.low >= 0 and int8_targets.pairs_fit(packed, grid.high)
-        details = {"fits": fits, "dtype": grid.dtype}
-    data = _padded(rewriter, known, window)
+        paired = not fits and rewriter.bytes.exact is Instruction.PMADDWD
+        if paired:
+            packed = int8_convolution.pack(values, paired=True, words=known.words)
+        data = _padded(rewriter, known, window, widened=paired and not known.words)
+        details = {"fits": fits, "paired": paired, "dtype": grid.dtype}
     sums = rewriter.call(
         kernel, data, relax.const(packed), hint=hint, pattern=FUSABLE,
         source=known.size, output=output, window=window, **details,
@@ -187,18 +192,18 @@ def _multiply(
     return True
 
 
-def _padded(rewriter: Rewriter, known: ByteMap, window: Window) -> Any:
-    """Pad a map of bytes once, however many windows of the same padding read it."""
-    if not window.padded:
+def _padded(rewriter: Rewriter, known: ByteMap, window: Window, *, widened: bool = False) -> Any:
+    """Pad a map of bytes, and widen it to 16 bits, once, however many windows of the same padding read it."""
+    if not window.padded and not widened:
         return known.data
+    change, hint = (int8_arithmetic.widen, "widen") if widened else (int8_arithmetic.pad, "pad")
 
-    def pad() -> Any:
+    def make() -> Any:
         return rewriter.call(
-            int8_arithmetic.pad, known.data, hint="pad", pattern=ALONE,
-            source=known.size, window=window, zero=known.grid.zero,
-        )  # fmt: skip
+            change, known.data, hint=hint, pattern=ALONE, source=known.size, window=window, zero=known.grid.zero
+        )
 
-    return rewriter.once(("bytes", known.data, window.padding, known.grid.zero), pad)
+    return rewriter.once((hint, known.data, window.padding, known.grid.zero), make)
 
 
 def lower_add(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:

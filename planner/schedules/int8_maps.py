@@ -17,7 +17,7 @@ from tvm import relax
 
 from planner.schedules import concatenation
 from planner.schedules import int8_arithmetic as arithmetic
-from planner.schedules.blocked import CHANNELS, FeatureMap, per_channel
+from planner.schedules.blocked import FeatureMap, per_channel
 from planner.schedules.int8_arithmetic import Grid
 
 if TYPE_CHECKING:
@@ -53,9 +53,14 @@ class ByteMap:
     grid: Grid
     shape: tuple[int, ...]
 
+    @property
+    def words(self) -> bool:
+        """Whether the map is of words of four channels."""
+        return int(self.data.ty.shape.values[-1]) == 1
+
     def in_blocks(self, rewriter: Rewriter) -> ByteMap:
         """Give the map in blocks of 16 channels, whether or not it is of words."""
-        if int(self.data.ty.shape.values[-1]) == CHANNELS:
+        if not self.words:
             return self
         data = rewriter.call(arithmetic.unpack_words, self.data, hint="unpack", size=self.size, grid=self.grid)
         return replace(self, data=data)

@@ -14,8 +14,9 @@ weights of that channel.  What differs is the instruction:
     127 * 127 * 2 = 32258 < 32767 (and -128 * 127 * 2 = -32512 > -32768); with 8-bit activations those do whose
     neighbours sum to at most 128, for instance all 7-bit weights.
 ``pmaddwd`` (SSE2, AVX2, AVX-512BW)
-    signed 16-bit pairs summed into 32 bits, after bytes were widened: exact for all bytes, as
-    255 * 128 * 2 = 65280 is far from 32 bits.
+    signed 16-bit pairs summed into 32 bits: exact for all bytes, as 255 * 128 * 2 = 65280 is far from 32 bits.  Maps
+    are widened to 16 bits where they are padded anyway or right before, weights where they are read: widening both
+    in the innermost step would take as long as multiplying.
 ``sdot`` (Arm dot product)
     signed by signed bytes into 32 bits: exact.  Maps are stored as signed bytes for such targets.
 portable
@@ -24,6 +25,7 @@ portable
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -62,9 +64,20 @@ class ByteUnit:
     lanes: int
     registers: int
 
-    def instruction(self, *, fits: bool) -> Instruction:
-        """Choose the instruction, given whether :func:`pairs_fit`."""
-        return self.narrow if fits else self.exact
+    @property
+    def dtype(self) -> str:
+        """Type of the bytes that maps are stored as."""
+        return "int8" if self.exact is Instruction.SDOT else "uint8"
+
+    def instruction(self, *, fits: bool, paired: bool) -> Instruction:
+        """Choose the instruction of a kernel.
+
+        Args:
+            fits: Whether :func:`pairs_fit`.
+            paired: Whether the kernel's input was widened and its weights packed for 16-bit pairs.
+        """
+        chosen = self.narrow if fits and not paired else self.exact
+        return chosen if paired == (chosen is Instruction.PMADDWD) else Instruction.PORTABLE
 
 
 def of_target(target: Any) -> ByteUnit:
@@ -91,9 +104,14 @@ def of_target(target: Any) -> ByteUnit:
     return ByteUnit(exact=Instruction.PORTABLE, narrow=Instruction.PORTABLE, lanes=4, registers=16)
 
 
-def stored_as(target: Any | None) -> str:
-    """Say whether a target's maps are of unsigned or signed bytes; without a target they are unsigned."""
-    return "int8" if target is not None and of_target(target).exact is Instruction.SDOT else "uint8"
+def current() -> ByteUnit:
+    """Give the unit of the target that code is being made for; outside of any, one that knows no instruction."""
+    import tvm
+
+    target = tvm.target.Target.current(allow_none=True)
+    if target is None:
+        return ByteUnit(exact=Instruction.PORTABLE, narrow=Instruction.PORTABLE, lanes=4, registers=16)
+    return of_target(target)
 
 
 def pairs_fit(packed: NDArray[np.int8], greatest: int) -> bool:
@@ -116,7 +134,7 @@ def accumulate(instruction: Instruction, lanes: int, sums: Any, word: Any, weigh
     """Add to accumulators the dot products of four activations with four weights of each lane.
 
     Args:
-        instruction: Which one; not the portable one.
+        instruction: Which one, of those that multiply bytes.
         lanes: Accumulators, as many as one register holds.
         sums: ``int32`` of that many lanes.
         word: Four activations, an ``int32`` scalar.
@@ -125,7 +143,7 @@ def accumulate(instruction: Instruction, lanes: int, sums: Any, word: Any, weigh
     Returns:
         The new accumulators.
     """
-    bytes_type, pairs_type, sums_type = f"int8x{4 * lanes}", f"int16x{2 * lanes}", f"int32x{lanes}"
+    bytes_type, sums_type = f"int8x{4 * lanes}", f"int32x{lanes}"
     every = tirx.Broadcast(word, lanes)
     if instruction is Instruction.SDOT:
         name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
@@ -135,27 +153,34 @@ def accumulate(instruction: Instruction, lanes: int, sums: Any, word: Any, weigh
         return tirx.call_llvm_pure_intrin(
             sums_type, name, sums, _dot_operand(bytes_type, every), _dot_operand(bytes_type, weights)
         )
-    widths = {4: ("sse2.pmadd.wd", "ssse3.pmadd.ub.sw.128"), 8: ("avx2.pmadd.wd", "avx2.pmadd.ub.sw")}
-    add_words, add_bytes = widths.get(lanes, ("avx512.pmaddw.d.512", "avx512.pmaddubs.w.512"))
-
-    def pairs(left: Any, right: Any) -> Any:
-        return tirx.call_llvm_pure_intrin(sums_type, f"llvm.x86.{add_words}", left, right)
-
-    if instruction is Instruction.PMADDUBSW:
-        sixteen = tirx.call_llvm_pure_intrin(
-            pairs_type, f"llvm.x86.{add_bytes}", tirx.reinterpret(bytes_type, every), weights
-        )
-        return sums + pairs(sixteen, tirx.Broadcast(tirx.const(1, "int16"), 2 * lanes))
-    # The bytes of even and of odd place, widened: activations without a sign, weights with theirs.
-    eight = tirx.Broadcast(tirx.const(8, "int16"), 2 * lanes)
-    mask = tirx.Broadcast(tirx.const(0x00FF, "int32") | tirx.const(0x00FF0000, "int32"), lanes)
-    low = tirx.reinterpret(pairs_type, every & mask)
-    high = tirx.reinterpret(
-        pairs_type,
-        tirx.reinterpret(f"uint16x{2 * lanes}", every) >> tirx.Broadcast(tirx.const(8, "uint16"), 2 * lanes),
+    ones = tirx.Broadcast(tirx.const(1, "int16"), 2 * lanes)
+    names = {4: "ssse3.pmadd.ub.sw.128", 8: "avx2.pmadd.ub.sw", 16: "avx512.pmaddubs.w.512"}
+    pairs = tirx.call_llvm_pure_intrin(
+        f"int16x{2 * lanes}", f"llvm.x86.{names[lanes]}", tirx.reinterpret(bytes_type, every), weights
     )
-    both = tirx.reinterpret(pairs_type, weights)
-    return sums + (pairs(low, (both << eight) >> eight) + pairs(high, both >> eight))
+    return sums + _summed_pairs(lanes, pairs, ones)
+
+
+def accumulate_pairs(lanes: int, sums: Any, activations: Sequence[Any], weights: Sequence[Any]) -> Any:
+    """Add to accumulators the products of two pairs of activations with two pairs of weights of each lane.
+
+    Args:
+        lanes: Accumulators, as many as one register holds.
+        sums: ``int32`` of that many lanes.
+        activations: The two pairs, each the same in all lanes, ``int16`` of twice as many lanes.
+        weights: The two pairs of each lane, ``int16`` of twice as many lanes.
+
+    Returns:
+        The new accumulators.
+    """
+    one, other = (_summed_pairs(lanes, a, w) for a, w in zip(activations, weights, strict=True))
+    return sums + one + other
+
+
+def _summed_pairs(lanes: int, left: Any, right: Any) -> Any:
+    """Multiply 16-bit lanes and add neighbours."""
+    names = {4: "sse2.pmadd.wd", 8: "avx2.pmadd.wd", 16: "avx512.pmaddw.d.512"}
+    return tirx.call_llvm_pure_intrin(f"int32x{lanes}", f"llvm.x86.{names[lanes]}", left, right)
 
 
 def _dot_operand(bytes_type: str, value: Any) -> Any:

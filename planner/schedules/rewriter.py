@@ -47,7 +47,7 @@ class Rewriter:
         made_by: The operator's call that made a value, as it was before the pass.
         deferred: What is known of float32 values that integers stand for; they are made when first read as such.
         intervals: Bounds of float32 values that were cut, by variable; None where there is none.
-        byte_dtype: Type of the bytes that the target multiplies fastest.
+        bytes: What the target multiplies bytes with.
         name: Name of the variable that is being computed; kernels are named after it.
     """
 
@@ -75,7 +75,7 @@ class Rewriter:
         self.made_by: dict[Any, relax.Call] = {}
         self.deferred: dict[Any, Any] = {}
         self.intervals: dict[Any, tuple[float | None, float | None]] = {}
-        self.byte_dtype = int8_targets.stored_as(tvm.target.Target.current(allow_none=True))
+        self.bytes = int8_targets.current()
         self._once: dict[Any, Any] = {}
         self.constants = Constants()
         self.name = ""
