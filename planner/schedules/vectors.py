@@ -89,6 +89,8 @@ _SPILLED = 1.5
 """How much longer a step takes that reloads its pointers."""
 _FEW = 16
 """Vector registers, where that is few: x86 before AVX-512."""
+_CROWDED = 2.5
+"""How much longer a tail takes where registers are few: they are still taken by what the whole tiles left."""
 _STREAMS = 4
 """Blocks of weights that are read side by side, each from a place of its own."""
 
@@ -138,6 +140,7 @@ def tile_of(unit: VectorUnit, *, blocks: int, pixels: int, run: int, window: int
 
     def time(tile: Tile) -> float:
         whole, tail = divmod(pixels, tile.pixels)
-        return (whole * step(tile) + (step(Tile(pixels=tail, blocks=tile.blocks)) if tail else 0.0)) / tile.blocks
+        rest = step(Tile(pixels=tail, blocks=tile.blocks)) if tail else 0.0
+        return (whole * step(tile) + rest * (_CROWDED if unit.registers <= _FEW else 1.0)) / tile.blocks
 
     return min(tiles(unit, blocks=blocks, pixels=pixels), key=time)

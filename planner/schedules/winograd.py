@@ -50,7 +50,7 @@ _LEAST_TILES = 9
 _CANDIDATES = 12
 
 
-def pack(weight: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+def pack(weight: NDArray[np.generic]) -> NDArray[np.float32]:
     """Transform ``weight[out][in][3][3]`` and pack it in the order in which the kernel streams through it.
 
     Returns:
