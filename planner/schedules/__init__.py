@@ -29,6 +29,7 @@ from planner.schedules import (
     pooling,
     reduction,
     softmax,
+    transposition,
     vectors,
     winograd,
 )
@@ -77,6 +78,7 @@ def rules(target: Any) -> list[FamilyRule]:
         normalisation.NormalisationRule(unit),
         reduction.AlongRule(unit),
         reduction.AcrossRule(unit),
+        transposition.TranspositionRule(unit),
         elementwise.ElementwiseRule(unit),
     ]
 
@@ -88,6 +90,7 @@ def prepare() -> tvm.transform.Pass:
         [
             SimplifyConstants(),
             transform.DecomposeOpsForInference(),
+            SimplifyConstants(),  # again: a normalisation by what is not constant was taken apart
             transform.CanonicalizeBindings(),
             FoldRemainingConstants(),
             RestoreClip(),

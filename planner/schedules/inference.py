@@ -36,6 +36,9 @@ _MOVED: dict[str, Callable[[relax.Call, _Array], _Array]] = {
 }
 """Operators that move the entries of one tensor and compute nothing."""
 
+_COMPUTED: dict[str, Callable[..., _Array]] = {"relax.isnan": np.isnan, "relax.where": np.where}
+"""What the importer makes of the bounds of every Clip."""
+
 
 @mutator
 class _Simplifier(PyExprMutator):
@@ -63,6 +66,11 @@ class _Simplifier(PyExprMutator):
             # Integers are left alone: a weight that is stored as integers is read through its dequantisation.
             if value is not None and value.dtype == np.float32:
                 self._known[self._now] = _MOVED[name](call, value)
+                return relax.const(self._known[self._now])
+        if name in _COMPUTED:
+            values = [self._constant(operand) for operand in call.args]
+            if all(value is not None for value in values):
+                self._known[self._now] = np.asarray(_COMPUTED[name](*values))
                 return relax.const(self._known[self._now])
         if name == "relax.nn.batch_norm" and not call.attrs.training:
             return self._normalised(call)
