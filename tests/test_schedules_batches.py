@@ -51,3 +51,14 @@ def test_images_of_a_batch_stay_in_the_blocked_layout() -> None:
     gathered = [name for name in found.schedules if "to_plain" in name]
     assert len(gathered) == 1
     assert "reshape" in gathered[0]
+
+
+def test_groups_and_joins_may_be_what_a_network_ends_in() -> None:
+    b = Builder((1, 6, 5, 5))
+    x = b.conv("image", "a", (10, 3, 3, 3), group=2)
+    y = b.conv("image", "b", (10, 6, 3, 3))
+    z = b.add("Add", [x, b.conv(x, "c", (10, 10, 1, 1))], name="add")
+    entry = raw(b.model(b.add("Concat", [z, x, y], name="join", axis=1)))
+    images = image(entry)
+    expected = networks.run_batch(entry.model, images)
+    np.testing.assert_allclose(run_batch(entry, images), expected, rtol=0, atol=2e-5 * np.abs(expected).max())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import reference
 from entries import HASWELL, raw
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from networks import Builder
 
@@ -26,6 +26,7 @@ ALIKE = settings(
     max_examples=20 if DEEP else 3,
     deadline=None,
     derandomize=not DEEP,
+    phases=[Phase.explicit, Phase.generate],  # each step of shrinking would compile a module
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
 

@@ -14,7 +14,7 @@ from tvm import relax, s_tir, te
 
 from planner.schedules.blocked import CHANNELS, FeatureMap
 from planner.schedules.layouts import GATHER, PARTS, gather
-from planner.schedules.rewriter import shape_of
+from planner.schedules.rewriter import FUSABLE, shape_of
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ def lower_reshape(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
         return False
     data, size = rewriter.grouped.get(split.source) or rewriter.blocked[split.source]
     output = FeatureMap.of(shape)
-    result = rewriter.call(shuffle, data, hint="shuffle", source=size, output=output, groups=split.groups)
+    keywords = {"source": size, "output": output, "groups": split.groups}
+    result = rewriter.call(shuffle, data, hint="shuffle", pattern=FUSABLE, **keywords)
     rewriter.blocked[var] = (result, output)
     return True
 

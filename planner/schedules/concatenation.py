@@ -10,7 +10,7 @@ from tvm import relax, s_tir, te
 
 from planner.schedules import layouts
 from planner.schedules.blocked import CHANNELS, FeatureMap
-from planner.schedules.rewriter import shape_of
+from planner.schedules.rewriter import FUSABLE, shape_of
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
 
 if TYPE_CHECKING:
@@ -91,14 +91,14 @@ def lower_concat(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     whole = all(shape_of(f)[1] % CHANNELS == 0 for f in fields[:-1])
     if whole and not any(f in rewriter.grouped for f in fields):
         parts = [rewriter.as_blocked(f) for f in fields]
-        rewriter.blocked[var] = (rewriter.call(concatenate, *parts, hint="concat"), output)
+        rewriter.blocked[var] = (rewriter.call(concatenate, *parts, hint="concat", pattern=FUSABLE), output)
         return True
     for field in fields:
         if not rewriter.in_blocks(field):
             rewriter.as_blocked(field)
     pairs = [rewriter.blocked.get(f) or rewriter.grouped[f] for f in fields]
     tensors, sizes = [data for data, _ in pairs], [size for _, size in pairs]
-    result = rewriter.call(interlock, *tensors, hint="concat", sizes=sizes, output=output)
+    result = rewriter.call(interlock, *tensors, hint="concat", pattern=FUSABLE, sizes=sizes, output=output)
     rewriter.blocked[var] = (result, output)
     return True
 

@@ -15,52 +15,111 @@ if TYPE_CHECKING:
     from planner.schedules.rewriter import Rewriter
 
 DEPTHWISE = "blocked_depthwise"
+WIDTH = "output_width"
+FRAMED = "reads_beyond_the_map"
+_UNROLLED = 32
+"""Pixels of the largest kernel whose steps are all written out."""
+_WORTH_A_THREAD = 65536
+"""Multiply-adds below which waking another thread costs more than it saves."""
 
 
 def depthwise(
     data: te.Tensor, packed: te.Tensor, *, source: FeatureMap, output: FeatureMap, window: Window
 ) -> te.Tensor:
-    """Describe a depthwise convolution, blocked in and out; arguments as :func:`.convolution.convolution` has them."""
+    """Describe a depthwise convolution.
+
+    The input is not padded: what lies beyond its edges is known to be zero where it is read.  The loops are cut where
+    the edges begin, so that the inner part of the map does not ask.
+
+    Args:
+        data: ``(blocks, pixels, 16)`` float32.
+        packed: Weights from :func:`blocked.pack_depthwise`; float32, or an integer type that is widened where it is
+            read.
+        source: Size of the input.
+        output: Size of the output.
+        window: The sliding window.
+
+    Returns:
+        ``(blocks, output pixels, 16)`` float32.
+    """
     row = te.reduce_axis((0, window.kernel[0]), "kernel_row")
     column = te.reduce_axis((0, window.kernel[1]), "kernel_column")
     (down, across), (dilate_h, dilate_w) = window.strides, window.dilation
+    top, left, _, _ = window.padding
+    framed = window.padded
 
     def value(o: Any, p: Any, b: Any) -> Any:
         image, y, x = output.place(p)
-        read = window.read(data, source, (o, image, y * down + row * dilate_h, x * across + column * dilate_w, b))
+        y, x = y * down + row * dilate_h - top, x * across + column * dilate_w - left
+        read = data[o, (image * source.height + y) * source.width + x, b]
+        if framed:
+            inside = te.all(y >= 0, y < source.height, x >= 0, x < source.width)
+            read = te.if_then_else(inside, read, tirx.const(0, "float32"))
         weight = packed[o, row, column, b]
         if str(packed.dtype) != "float32":
             weight = tirx.Cast("float32", weight)
         return te.sum(read * weight, axis=[row, column])
 
-    return te.compute(output.blocked_shape, value, name=DEPTHWISE)
+    notes = {WIDTH: output.width, FRAMED: int(framed)}
+    return te.compute(output.blocked_shape, value, name=DEPTHWISE, attrs=notes)
 
 
 class DepthwiseRule(FamilyRule):
-    """Schedule :func:`depthwise`: a few pixels of one channel block at a time, the window unrolled."""
+    """Schedule :func:`depthwise`: some pixels of a row of one channel block at a time, the window unrolled."""
 
     FAMILY = "depthwise"
     ANCHOR = DEPTHWISE
 
     def default(self, kernel: Kernel) -> Parameters:
-        """Choose how many pixels are accumulated at once."""
-        return {"pixels": kernel.divisor(kernel.loops(DEPTHWISE)[1], (4, 2, 3, 1))}
+        """Choose how many pixels of a row are accumulated at once, and whether blocks are spread over threads."""
+        width = int(kernel.annotation(DEPTHWISE, WIDTH))
+        work = 1
+        for loop in kernel.loops(DEPTHWISE):
+            work *= kernel.extent(loop)
+        return {
+            "pixels": self._pixels(width),
+            "frame": int(kernel.annotation(DEPTHWISE, FRAMED)),
+            "threads": int(self.unit.parallel and work >= _WORTH_A_THREAD),
+        }
+
+    def _pixels(self, width: int) -> int:
+        """Choose pixels that divide a row, or leave a tail where only small numbers do.
+
+        Their sums take half of the registers: weights and what is read have the rest.
+        """
+        most = max(2, min(8, self.unit.registers // self.unit.registers_per_block // 2))
+        if width <= most:
+            return width
+        whole = [n for n in range(most, most // 2 - 1, -1) if width % n == 0]
+        return whole[0] if whole else most
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
-        """Schedule a depthwise convolution; ``pixels`` of 16 channels are in registers."""
+        """Schedule a depthwise convolution.
+
+        ``pixels`` of 16 channels are in registers; with ``frame`` rows and columns are cut where the window leaves
+        the map; ``threads`` says whether blocks are spread over them.
+        """
         sch, block = kernel.sch, kernel.block(DEPTHWISE)
+        width = int(kernel.annotation(DEPTHWISE, WIDTH))
         epilogue = kernel.inline_into_epilogue(DEPTHWISE)
         o, p, b, row, column = sch.get_loops(block)
-        po, pi = sch.split(p, [None, parameters["pixels"]])
-        sch.reorder(o, po, row, column, pi, b)
-        sch.reverse_compute_at(epilogue, po)
-        sch.vectorize(sch.get_loops(epilogue)[-1])
+        y, x = sch.split(p, [None, width])
+        xo, xi = sch.split(x, [None, parameters["pixels"]])
+        sch.reorder(o, y, xo, row, column, xi, b)
+        sch.reverse_compute_at(epilogue, xo)
+        *within, lane = sch.get_loops(epilogue)[3:]
+        sch.vectorize(lane)
         sch.vectorize(b)
-        sch.unroll(pi)
-        if kernel.extent(row) * kernel.extent(column) <= 32:
+        for loop in (*within, xi):
+            sch.unroll(loop)
+        if kernel.extent(row) * kernel.extent(column) <= _UNROLLED:
             sch.unroll(row)
             sch.unroll(column)
-        if self.unit.parallel:
+        if parameters["frame"]:
+            sch.annotate(y, "pragma_loop_partition_hint", 1)
+        if parameters["frame"] or width % parameters["pixels"]:
+            sch.annotate(xo, "pragma_loop_partition_hint", 1)
+        if parameters["threads"]:
             sch.parallel(o)
         sch.decompose_reduction(block, row)
         return sch
@@ -79,11 +138,11 @@ def lower_conv2d(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     if weight.scales is not None and weight.axis != 0:
         return False
     window = Window.of(attrs, weight.values.shape[2:])
-    data = rewriter.padded_input(source, rewriter.as_blocked(source), size, window)
     packed = relax.const(pack_depthwise(weight.values))
     result = rewriter.call(
-        depthwise, data, packed, hint="depthwise", pattern=FUSABLE, source=size, output=output, window=window
-    )
+        depthwise, rewriter.as_blocked(source), packed, hint="depthwise", pattern=FUSABLE,
+        source=size, output=output, window=window,
+    )  # fmt: skip
     rewriter.blocked[var] = (rewriter.scaled(result, weight, output), output)
     return True
 

@@ -111,7 +111,7 @@ class Rewriter:
             size = FeatureMap.of(shape_of(operand))
             if operand in self.grouped:
                 grouped, source = self.grouped[operand]
-                data = self.call(layouts.regroup, grouped, hint="regroup", source=source, output=size)
+                data = self.call(layouts.regroup, grouped, hint="regroup", pattern=FUSABLE, source=source, output=size)
             else:
                 data = self.call(layouts.to_blocked, self.as_plain(operand), hint="to_blocked", size=size)
             self.blocked[operand] = (data, size)
@@ -125,7 +125,7 @@ class Rewriter:
         if operand not in self.grouped or self.grouped[operand][1] != size:
             data = self.as_blocked(operand)
             source = self.blocked[operand][1]
-            regrouped = self.call(layouts.regroup, data, hint="regroup", source=source, output=size)
+            regrouped = self.call(layouts.regroup, data, hint="regroup", pattern=FUSABLE, source=source, output=size)
             self.grouped[operand] = (regrouped, size)
         return self.grouped[operand][0]
 
