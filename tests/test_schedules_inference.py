@@ -65,7 +65,16 @@ def test_constants_moved_twice_are_computed_at_once() -> None:
     np.testing.assert_array_equal(binding.value.args[1].value.numpy(), values.T[:, None, :])
 
 
-@pytest.mark.parametrize("operator", ["sqrt", "exp"])
+def test_the_bounds_of_a_clip_are_constants_again_before_anything_is_compiled() -> None:
+    b = Builder((1, 3, 6, 6))
+    bounds = [b.constant(np.float32(value).reshape(()), name) for name, value in (("low", 0), ("high", 6))]
+    module = imported(b.model(b.add("Clip", ["image", *bounds], name="clip")))
+    assert {"relax.isnan", "relax.where"} <= set(operators(module))
+    assert not {"relax.isnan", "relax.where"} & set(operators(SimplifyConstants()(module)))
+    assert operators(prepare()(module)) == ["relax.clip"]
+
+
+@pytest.mark.parametrize("operator", ["cos", "exp"])
 def test_what_numpy_does_not_compute_is_left_to_tvm(operator: str) -> None:
     values = np.array([0.25, 4.0], np.float32)
     builder = relax.BlockBuilder()

@@ -36,8 +36,14 @@ _MOVED: dict[str, Callable[[relax.Call, _Array], _Array]] = {
 }
 """Operators that move the entries of one tensor and compute nothing."""
 
-_COMPUTED: dict[str, Callable[..., _Array]] = {"relax.isnan": np.isnan, "relax.where": np.where}
-"""What the importer makes of the bounds of every Clip."""
+_COMPUTED: dict[str, Callable[..., _Array]] = {
+    # What the importer makes of the bounds of every Clip.
+    "relax.isnan": np.isnan,
+    "relax.where": np.where,
+    # What becomes of a normalisation whose factor is stored as integers.
+    "relax.add": np.add,
+    "relax.sqrt": np.sqrt,
+}
 
 
 @mutator
