@@ -169,7 +169,7 @@ class Int8ConvolutionRule(FamilyRule):
         return self._ranked(kernel)[:_CANDIDATES]
 
     def _ranked(self, kernel: Kernel) -> list[Parameters]:
-        """Rank all tiles that divide the output and whose accumulators stay on the stack by their cost."""
+        """Rank all tiles whose accumulators stay on the stack by their cost."""
         blocks, pixels = (kernel.extent(loop) for loop in kernel.loops(INT8_CONVOLUTION)[:2])
         run = int(kernel.annotation(INT8_CONVOLUTION, RUN))
         fits, paired = (bool(int(kernel.annotation(INT8_CONVOLUTION, key))) for key in (FITS, PAIRED))
@@ -178,9 +178,16 @@ class Int8ConvolutionRule(FamilyRule):
             (tile, block)
             for tile in range(1, min(pixels, _ON_STACK) + 1)
             for block in range(1, _ON_STACK // tile + 1)
-            if pixels % tile == 0 and blocks % block == 0
+            if blocks % block == 0
         ]
-        tiles.sort(key=lambda pair: self._cost(instruction, pair[0], pair[1], run))
+
+        def cost(tile: int, block: int) -> float:
+            """Add up the cost of all tiles of pixels, of which the last may be smaller."""
+            whole, rest = divmod(pixels, tile)
+            total = whole * tile * self._cost(instruction, tile, block, run)
+            return total + (rest * self._cost(instruction, rest, block, run) + 0.5 if rest else 0.0)
+
+        tiles.sort(key=lambda pair: cost(*pair))
         quads = kernel.extent(kernel.loops(INT8_CONVOLUTION)[-2])
         # Sums of pairs in a longer body make the compiler add up first what it should keep in registers.
         unrolled = 1 if instruction is Instruction.PMADDWD else quads
@@ -211,10 +218,13 @@ class Int8ConvolutionRule(FamilyRule):
         Raises:
             ValueError: The instruction that was written down would saturate with these weights.
         """
-        sch, block = kernel.sch, kernel.block(INT8_CONVOLUTION)
         instruction = Instruction(parameters["instruction"])
         if instruction is Instruction.PMADDUBSW and not int(kernel.annotation(INT8_CONVOLUTION, FITS)):
             raise ValueError(f"sums of two products do not fit 16 bits here: {self.text(parameters)!r} is inexact")
+        tail = kernel.extent(kernel.loops(INT8_CONVOLUTION)[1]) % parameters["pixels"]
+        if tail:
+            kernel = kernel.narrowed()
+        sch, block = kernel.sch, kernel.block(INT8_CONVOLUTION)
         epilogue = kernel.inline_into_epilogue(INT8_CONVOLUTION)
         o, p, b, outer, row, column, quad, inner = sch.get_loops(block)
         oo, oi = sch.split(o, [None, parameters["blocks"]])
@@ -231,8 +241,10 @@ class Int8ConvolutionRule(FamilyRule):
             sch.unroll(column)
         _, unrolled = sch.split(quad, [None, parameters["quads"]])
         sch.unroll(unrolled)
+        if tail:
+            sch.annotate(po, "pragma_loop_partition_hint", 1)  # the last tile gets code of its own, without conditions
         if self.unit.parallel:
-            sch.parallel(sch.fuse(oo, po))
+            sch.parallel(oo if tail else sch.fuse(oo, po))
         if instruction is Instruction.PORTABLE:
             sch.unroll(inner)
             sch.vectorize(b)
