@@ -27,6 +27,7 @@ from planner.schedules import (
     reduction,
     softmax,
     transcendental,
+    transposition,
     winograd,
 )
 from planner.schedules.options import Options
@@ -44,6 +45,7 @@ _FAMILIES = (
     softmax,
     normalisation,
     reduction,
+    transposition,
     transcendental,
     local_response,
     elementwise,

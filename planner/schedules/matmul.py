@@ -86,6 +86,9 @@ class MatmulRule(FamilyRule):
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
         """Schedule a product; ``rows`` times ``width`` of the result are in registers."""
+        cropped = kernel.has("crop")
+        if cropped:
+            kernel = kernel.narrowed()
         sch, block, width = kernel.sch, kernel.block(MATMUL), parameters["width"]
         epilogue = kernel.inline_into_epilogue(MATMUL)
         *lead, m, n, k = kernel.loops(MATMUL)
@@ -98,6 +101,8 @@ class MatmulRule(FamilyRule):
         )  # fmt: skip
         if self.unit.parallel:
             sch.parallel(sch.fuse(*lead, no) if lead else no)
+        elif cropped:
+            sch.annotate(no, "pragma_loop_partition_hint", 1)  # the last columns get code of their own
         sch.decompose_reduction(block, ko)
         return sch
 
