@@ -17,7 +17,7 @@ from tvm import relax
 from tvm.relax.frontend.onnx import from_onnx
 
 from planner import stored_weights
-from planner.schedules import naming, prepare
+from planner.schedules import WINOGRAD, naming, prepare
 from planner.segments import Entry, Network, Segment
 
 _KEPT = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT16})
@@ -43,9 +43,12 @@ def _string_together(builder: relax.BlockBuilder, index: int, entry: Entry) -> N
     network = Network(entry)
     parameter = relax.Var(network.input, relax.TensorType(network.shape(network.input), "float32"))
     values: dict[str, Any] = {network.input: parameter}
-    with builder.function(entry.name, [parameter], attrs={"num_input": 1}):
+    segments = network.segments()
+    winograd = [number for number, segment in enumerate(segments) if segment.winograd]
+    attributes: dict[str, Any] = {"num_input": 1} | ({WINOGRAD: winograd} if winograd else {})
+    with builder.function(entry.name, [parameter], attrs=attributes):
         with builder.dataflow():
-            for number, segment in enumerate(network.segments()):
+            for number, segment in enumerate(segments):
                 _emit(builder, (index, number), network, segment, values)
             result = builder.emit_output(values[network.output])
         builder.emit_func_output(result)

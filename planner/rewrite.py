@@ -103,6 +103,7 @@ def applicable(graph: LayerGraph, approximations: str | Sequence[str] = "default
     """
     found = modules()
     singles = {choice: name for name, item in found.items() for choice in item.CHOICES}
+    names = {choice: _name(choice, found[name].KIND) for choice, name in singles.items()}
     composed = [
         f"{first}+{second}"
         for first, structure in singles.items()
@@ -112,19 +113,19 @@ def applicable(graph: LayerGraph, approximations: str | Sequence[str] = "default
     usual = {choice for choice, name in singles.items() if not getattr(found[name], "ON_REQUEST", False)}
     wanted = None if approximations == "default" else _names(approximations)
     for name in wanted or ():
-        if name not in found and name not in singles and name not in composed and name != EXACT:
-            existing = ", ".join([*found, *singles, *composed])
+        if name not in {*found, *singles, *names.values(), *composed, EXACT}:
+            existing = ", ".join([*found, *names.values(), *composed])
             raise InputError(f"unknown approximation {name!r}; there are: {existing}")
 
     def is_wanted(choice: str) -> bool:
         if wanted is None:
-            return usual.issuperset(choice.split("+"))
-        return choice in wanted or all(singles[part] in wanted for part in choice.split("+"))
+            return usual.issuperset(_parts(choice))
+        return choice in wanted or all(singles[part] in wanted for part in _parts(choice))
 
     result = {}
     for layer, by_name in offers(graph).items():
         offered = {choice for offer in by_name.values() for choice in offer.choices}
-        choices = [choice for choice in singles if choice in offered and is_wanted(choice)]
+        choices = [names[choice] for choice in singles if choice in offered and is_wanted(names[choice])]
         choices += [name for name in composed if offered.issuperset(name.split("+")) and is_wanted(name)]
         result[layer] = (EXACT, *choices)
     return result
@@ -164,6 +165,11 @@ def apply(
     arrays: dict[str, NDArray[Any]] = dict(calibration.arrays)
     by_name = {node.name: node for node in graph.model.graph.node}
     last = _last_needed(calibration.views, chosen, refit=refit)
+    kinds = {choice: item.KIND for item in modules().values() for choice in item.CHOICES}
+
+    def changes_values(parts: Sequence[str]) -> bool:
+        return any(kinds[part] != "schedule" for part in parts)
+
     present: dict[str, NDArray[np.float32]] = {}
     nodes = {layer.name: [by_name[name] for name in layer.nodes] for layer in graph.layers}
     for index, layer in enumerate(graph.layers[: last + 1]):
@@ -175,11 +181,16 @@ def apply(
         if new is not None:
             arrays.update(new.arrays)
             nodes[layer.name][:1] = new.nodes
-        if index < last:
+        if index < last and (changes_values(parts) or any(tensor in present for tensor in layer.inputs)):
             feeds = {name: present[name] if name in present else calibration.exact(name) for name in layer.inputs}
             present |= calibration.run(nodes[layer.name], arrays, feeds, layer.outputs)
         present = {name: array for name, array in present.items() if calibration.last_use[name] > index}
     return _assemble(graph, chosen, nodes, arrays, refit=refit)
+
+
+def _name(choice: str, kind: str) -> str:
+    """Name a choice: a schedule runs the layer as it is, in another way."""
+    return f"{EXACT}+{choice}" if kind == "schedule" else choice
 
 
 def _parts(choice: str) -> list[str]:
@@ -202,11 +213,14 @@ def _checked(graph: LayerGraph, views: Mapping[str, LayerView], choices: Mapping
                 raise InputError(f"{label}: {part} does not apply: {reason}")
         kinds = [found[known[part]].KIND for part in _parts(choice)]
         if kinds not in _COMPOSITIONS:
-            raise InputError(f"{label}: expected one change of structure, one of storage, or the two in this order")
+            raise InputError(
+                f"{label}: expected one change of structure, one of storage, the two in this order, "
+                f"or a schedule of the exact layer"
+            )
     return {layer.name: choices.get(layer.name, EXACT) for layer in graph.layers}
 
 
-_COMPOSITIONS: tuple[list[str], ...] = ([], ["structure"], ["storage"], ["structure", "storage"])
+_COMPOSITIONS: tuple[list[str], ...] = ([], ["structure"], ["storage"], ["structure", "storage"], ["schedule"])
 
 
 def _last_needed(views: Mapping[str, LayerView], chosen: Mapping[str, str], *, refit: bool) -> int:

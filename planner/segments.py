@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+SCHEDULE = "blinkplan.schedule"
+"""Key of the ``metadata_props`` of an ONNX node that say by which algorithm its kernel computes it."""
+WINOGRAD = "winograd"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -52,6 +56,11 @@ class Segment:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     initialisers: Mapping[str, Any]
+
+    @property
+    def winograd(self) -> bool:
+        """Whether a node asks to be computed by Winograd's algorithm."""
+        return any(p.key == SCHEDULE and p.value == WINOGRAD for node in self.nodes for p in node.metadata_props)
 
 
 class Network:

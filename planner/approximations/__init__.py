@@ -3,7 +3,8 @@
 A module has
 
 - ``KIND``: ``"structure"`` if it changes which operators run, ``"storage"`` if it changes how their weights
-  are stored. Every structure composes with every storage: ``lowrank@0.5+int8w``;
+  are stored. Every structure composes with every storage: ``lowrank@0.5+int8w``. ``"schedule"`` if the kernel alone
+  is another one, for values that are the same but for rounding: such a choice is named ``exact+winograd``;
 - ``CHOICES``: the names of all choices it can offer, the module's name first in each;
 - ``ON_REQUEST = True`` if it is left out of the default, where each more doubles what there is to measure;
 - ``offer(view)``: which of them apply to a layer, or why none does;
