@@ -86,7 +86,8 @@ def assert_a_kernel_of_bytes(case: str, target: dict | None) -> None:
 @pytest.mark.parametrize("per_channel", [True, False], ids=["a scale a filter", "one scale"])
 def test_activations_may_be_signed_and_weights_share_a_scale(kind: type, *, per_channel: bool) -> None:
     model = convolution((20, 6, 6), (24, 20, 3, 3), kind=kind, per_channel=per_channel, pads=[1, 1, 1, 1])
-    assert_as_the_reference(raw(model))
+    found = assert_as_the_reference(raw(model))
+    assert any(text.startswith("int8_convolution") for text in found.schedules.values())
 
 
 @settings(max_examples=10, deadline=None, derandomize=True)

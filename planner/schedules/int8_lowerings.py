@@ -146,9 +146,14 @@ class _Bytes:
 
 def _bytes(weight: Weight | None, *, axis: int) -> _Bytes | None:
     """Give a constant of int8 with one scale an entry of an axis; None where it is something else."""
-    if weight is None or weight.scales is None or weight.values.dtype != np.int8 or weight.axis != axis:
+    if weight is None or weight.scales is None or weight.values.dtype != np.int8:
         return None
-    return _Bytes(values=weight.values.astype(np.int8, copy=False), scales=weight.scales.astype(np.float64))
+    scales = weight.scales.astype(np.float64)
+    if weight.axis != axis:
+        if np.any(scales != scales[0]):
+            return None
+        scales = np.full(weight.values.shape[axis], scales[0])  # one for all, whichever axis it was noted for
+    return _Bytes(values=weight.values.astype(np.int8, copy=False), scales=scales)
 
 
 def _multiply(
