@@ -91,6 +91,11 @@ class Case:
     expected: np.ndarray
 
 
+def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw weights that keep values about as large as they were, so that rounding is judged by what it is of."""
+    return (rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+
+
 def _convolution(shape: Shape, name: str, seed: int) -> Case:
     """Make a network of one convolution, behind another one unless it is to read the input itself."""
     rng = np.random.default_rng(seed)
@@ -101,10 +106,10 @@ def _convolution(shape: Shape, name: str, seed: int) -> Case:
     batch = rng.normal(size=(shape.images, given, *shape.size)).astype(np.float32)
     x, value = "image", batch.astype(np.float64)
     if not shape.entry:
-        first = rng.normal(size=(channels, 3, 1, 1)).astype(np.float32)
+        first = _weights(rng, (channels, 3, 1, 1))
         x = b.add("Conv", [x, b.constant(first, "first.w")], name="first")
         value = reference.convolution(value, first)
-    weight = rng.normal(size=(filters, shape.inputs, *shape.kernel)).astype(np.float32)
+    weight = _weights(rng, (filters, shape.inputs, *shape.kernel))
     settings_of = {
         "strides": shape.strides, "pads": shape.pads, "dilations": shape.dilations, "group": shape.groups,
     }  # fmt: skip
@@ -122,7 +127,7 @@ def _convolution(shape: Shape, name: str, seed: int) -> Case:
         bounds = [b.constant(np.float32(bound), f"bound{bound}") for bound in (-0.5, 2.0)]
         x, value = b.add("Clip", [x, *bounds], name="clip"), np.clip(value, -0.5, 2.0)
     if shape.epilogue == "add":
-        other = rng.normal(size=(filters, filters, 1, 1)).astype(np.float32)
+        other = _weights(rng, (filters, filters, 1, 1))
         y = b.add("Conv", [x, b.constant(other, "other.w")], name="other")
         x, value = b.add("Add", [x, y], name="add"), value + reference.convolution(value, other)
     return Case(entry=raw(b.model(x), name), batch=batch, expected=value)
@@ -171,7 +176,7 @@ def _pooling(shape: Shape, name: str, seed: int) -> Case:
     rng = np.random.default_rng(seed)
     b = Builder((shape.images, 3, *shape.size), seed=seed)
     batch = rng.normal(size=(shape.images, 3, *shape.size)).astype(np.float32)
-    weight = rng.normal(size=(shape.inputs, 3, 1, 1)).astype(np.float32)
+    weight = _weights(rng, (shape.inputs, 3, 1, 1))
     x = b.add("Conv", ["image", b.constant(weight, "w")], name="conv")
     value = reference.convolution(batch.astype(np.float64), weight)
     common = {"strides": shape.strides, "pads": shape.pads}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvm import relax, s_tir, te, tirx
 
+from planner.schedules import vectors
 from planner.schedules.blocked import FeatureMap, pack_depthwise
 from planner.schedules.rewriter import FUSABLE, shape_of
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
@@ -77,21 +78,10 @@ class DepthwiseRule(FamilyRule):
         for loop in kernel.loops(DEPTHWISE):
             work *= kernel.extent(loop)
         return {
-            "pixels": self._pixels(width),
+            "pixels": vectors.pixels_of_row(self.unit, width),
             "frame": int(kernel.annotation(DEPTHWISE, FRAMED)),
             "threads": int(self.unit.parallel and work >= _WORTH_A_THREAD),
         }
-
-    def _pixels(self, width: int) -> int:
-        """Choose pixels that divide a row, or leave a tail where only small numbers do.
-
-        Their sums take half of the registers: weights and what is read have the rest.
-        """
-        most = max(2, min(8, self.unit.registers // self.unit.registers_per_block // 2))
-        if width <= most:
-            return width
-        whole = [n for n in range(most, most // 2 - 1, -1) if width % n == 0]
-        return whole[0] if whole else most
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
         """Schedule a depthwise convolution.

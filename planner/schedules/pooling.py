@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvm import relax, s_tir, te, tirx
 
+from planner.schedules import vectors
 from planner.schedules.blocked import CHANNELS, FeatureMap
 from planner.schedules.rewriter import FUSABLE, shape_of
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
@@ -16,13 +17,35 @@ if TYPE_CHECKING:
     from planner.schedules.rewriter import Rewriter
 
 POOL = "blocked_pool"
+WIDTH = "output_width"
+FRAMED = "reads_beyond_the_map"
+_UNROLLED = 25
+"""Pixels of the largest window whose steps are all written out."""
+_WORTH_A_THREAD = 65536
+"""Elements read below which waking another thread costs more than it saves."""
+
+
+def _overhangs(source: FeatureMap, output: FeatureMap, window: Window) -> bool:
+    """Tell whether any window reaches beyond the map; rounding the size up makes some reach beyond the padding."""
+    top, left, _, _ = window.padding
+    ends = [
+        (count - 1) * stride + dilation * (kernel - 1) - before
+        for count, stride, dilation, kernel, before in zip(
+            (output.height, output.width), window.strides, window.dilation, window.kernel, (top, left), strict=True
+        )
+    ]
+    return top > 0 or left > 0 or ends[0] >= source.height or ends[1] >= source.width
+
+
+def _notes(source: FeatureMap, output: FeatureMap, window: Window) -> dict[str, int]:
+    return {WIDTH: output.width, FRAMED: int(_overhangs(source, output, window))}
 
 
 def maximum(data: te.Tensor, *, source: FeatureMap, output: FeatureMap, window: Window) -> te.Tensor:
     """Describe a sliding maximum.
 
-    Indices beyond the edge are moved onto it: the edge pixel lies in the same window, so that the maximum is
-    unchanged and no padded copy is needed.
+    What lies beyond the edge is the least of numbers; the loops are cut where the edges begin, so that the inner part
+    of the map does not ask, and no padded copy is needed.
     """
     row = te.reduce_axis((0, window.kernel[0]), "kernel_row")
     column = te.reduce_axis((0, window.kernel[1]), "kernel_column")
@@ -32,11 +55,13 @@ def maximum(data: te.Tensor, *, source: FeatureMap, output: FeatureMap, window: 
         image, y, x = output.place(p)
         y = y * window.strides[0] + row * window.dilation[0] - top
         x = x * window.strides[1] + column * window.dilation[1] - left
-        y = te.min(te.max(y, 0), source.height - 1)
-        x = te.min(te.max(x, 0), source.width - 1)
-        return te.max(data[o, (image * source.height + y) * source.width + x, b], axis=[row, column])
+        read = data[o, (image * source.height + y) * source.width + x, b]
+        if _overhangs(source, output, window):
+            inside = te.all(y >= 0, y < source.height, x >= 0, x < source.width)
+            read = te.if_then_else(inside, read, te.min_value(str(data.dtype)))
+        return te.max(read, axis=[row, column])
 
-    return te.compute(output.blocked_shape, value, name=POOL)
+    return te.compute(output.blocked_shape, value, name=POOL, attrs=_notes(source, output, window))
 
 
 def mean(data: te.Tensor, *, source: FeatureMap, output: FeatureMap, window: Window, count_padding: bool) -> te.Tensor:
@@ -62,14 +87,11 @@ def mean(data: te.Tensor, *, source: FeatureMap, output: FeatureMap, window: Win
         y, x = y + row * window.dilation[0], x + column * window.dilation[1]
         inside = te.all(y >= 0, y < source.height, x >= 0, x < source.width)
         read = data[o, (image * source.height + y) * source.width + x, b]
-        overhangs = (output.height - 1) * window.strides[0] + window.kernel[0] > source.height + top or (
-            output.width - 1
-        ) * window.strides[1] + window.kernel[1] > source.width + left
-        if window.padded or overhangs:
+        if _overhangs(source, output, window):
             read = te.if_then_else(inside, read, 0.0)
         return te.sum(read, axis=[row, column])
 
-    summed = te.compute(output.blocked_shape, total, name=POOL)
+    summed = te.compute(output.blocked_shape, total, name=POOL, attrs=_notes(source, output, window))
 
     def count(p: Any) -> Any:
         _, y, x = corner(p)
@@ -100,29 +122,52 @@ def global_mean(data: te.Tensor, *, source: FeatureMap) -> te.Tensor:
 
 
 class PoolingRule(FamilyRule):
-    """Vectorise a pooling over the channels of a block; one pixel of it stays in registers."""
+    """Schedule a pooling: some pixels of a row of one channel block at a time, the window unrolled."""
 
     FAMILY = "pooling"
     ANCHOR = POOL
 
     def default(self, kernel: Kernel) -> Parameters:
-        """Choose nothing: there is nothing to choose."""
-        return {}
+        """Choose how many pixels of a row are reduced at once, and whether blocks are spread over threads."""
+        notes = kernel.annotations(POOL)
+        width = int(notes.get(WIDTH, 1))
+        work = 1
+        for loop in kernel.loops(POOL):
+            work *= kernel.extent(loop)
+        return {
+            "width": width,
+            "pixels": vectors.pixels_of_row(self.unit, width),
+            "frame": int(notes.get(FRAMED, 0)),
+            "threads": int(self.unit.parallel and work >= _WORTH_A_THREAD),
+        }
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
-        """Schedule a pooling."""
+        """Schedule a pooling.
+
+        ``pixels`` of a row of ``width`` are in registers; with ``frame`` rows and columns are cut where the window
+        leaves the map; ``threads`` says whether blocks are spread over them.
+        """
         sch, block = kernel.sch, kernel.block(POOL)
         epilogue = kernel.inline_into_epilogue(POOL)
         o, p, b, *reduced = sch.get_loops(block)
-        sch.reorder(o, p, *reduced, b)
-        sch.reverse_compute_at(epilogue, p)
-        sch.vectorize(sch.get_loops(epilogue)[-1])
+        y, x = sch.split(p, [None, parameters["width"]])
+        xo, xi = sch.split(x, [None, parameters["pixels"]])
+        sch.reorder(o, y, xo, *reduced, xi, b)
+        sch.reverse_compute_at(epilogue, xo)
+        *within, lane = sch.get_loops(epilogue)[3:]
+        sch.vectorize(lane)
         sch.vectorize(b)
-        if len(reduced) > 1 and kernel.extent(reduced[0]) * kernel.extent(reduced[1]) <= 16:
+        for loop in (*within, xi):
+            sch.unroll(loop)
+        if len(reduced) > 1 and kernel.extent(reduced[0]) * kernel.extent(reduced[1]) <= _UNROLLED:
             for loop in reduced:
                 sch.unroll(loop)
-        if self.unit.parallel:
-            sch.parallel(sch.fuse(o, p))
+        if parameters["frame"]:
+            sch.annotate(y, "pragma_loop_partition_hint", 1)
+        if parameters["frame"] or parameters["width"] % parameters["pixels"]:
+            sch.annotate(xo, "pragma_loop_partition_hint", 1)
+        if parameters["threads"]:
+            sch.parallel(o)
         sch.decompose_reduction(block, reduced[0])
         return sch
 

@@ -62,6 +62,11 @@ class Kernel:
         """Give what the compute definition noted on a block."""
         return self.sch.get(self.block(name)).annotations[key]
 
+    def annotations(self, name: str) -> Mapping[str, Any]:
+        """Give all that the compute definition noted on a block."""
+        noted: Mapping[str, Any] = self.sch.get(self.block(name)).annotations
+        return noted
+
     def loops(self, name: str) -> Sequence[Any]:
         """Give the loops of the block of that name, outermost first."""
         loops: Sequence[Any] = self.sch.get_loops(self.block(name))

@@ -144,3 +144,21 @@ def tile_of(unit: VectorUnit, *, blocks: int, pixels: int, run: int, window: int
         return (whole * step(tile) + rest * (_CROWDED if unit.registers <= _FEW else 1.0)) / tile.blocks
 
     return min(tiles(unit, blocks=blocks, pixels=pixels), key=time)
+
+
+def pixels_of_row(unit: VectorUnit, width: int) -> int:
+    """Choose how many neighbouring pixels of one block a sliding window without products is computed at once.
+
+    Their results take half of the registers; weights and what is read have the rest.
+
+    Args:
+        unit: The vector unit.
+        width: Pixels of a row.
+
+    Returns:
+        Pixels that divide a row, unless only small numbers do: then a tail is left.
+    """
+    most = max(2, min(8, unit.registers // unit.registers_per_block // 2))
+    if width <= most:
+        return width
+    return next((n for n in range(most, most // 2 - 1, -1) if width % n == 0), most)
