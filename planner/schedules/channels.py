@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 _UNROLLED = 72
 """Blocks of one pixel whose copies are written out one by one: some 16 KiB of code."""
-_WORTH_A_THREAD = 65536
-"""Elements below which waking another thread costs more than it saves."""
 _PARTS = 8
 """Parts that pixels are cut into at most, to be spread over threads."""
 
@@ -58,7 +56,7 @@ class ChannelsRule(FamilyRule):
         o, p, _ = kernel.loops(GATHER)
         blocks, pixels = kernel.extent(o), kernel.extent(p)
         parts = int(kernel.annotation(GATHER, PARTS))
-        spread = self.unit.parallel and blocks * pixels * CHANNELS >= _WORTH_A_THREAD
+        spread = self.unit.worth_threads(blocks * pixels * CHANNELS)
         return {
             "blocks": blocks if blocks <= _UNROLLED else 1,
             "vector": int(self.unit.registers_per_block == 1 and parts == 1),

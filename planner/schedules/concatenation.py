@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from planner.schedules.rewriter import Rewriter
 
 CONCATENATE = "concatenate"
-_WORTH_A_THREAD = 65536
-"""Elements below which waking another thread costs more than it saves."""
 
 
 def _first_of(place: Any, ends: Sequence[int], reads: Sequence[Any]) -> Any:
@@ -66,19 +64,21 @@ class ConcatenationRule(FamilyRule):
     ANCHOR = CONCATENATE
 
     def default(self, kernel: Kernel) -> Parameters:
-        """Choose whether pixels are spread over threads."""
-        o, p, b = (kernel.extent(loop) for loop in kernel.loops(CONCATENATE))
-        return {"threads": int(self.unit.parallel and o * p * b >= _WORTH_A_THREAD)}
+        """Choose how many parts pixels are cut into, to be spread over threads."""
+        o, p, b = kernel.loops(CONCATENATE)
+        spread = self.unit.worth_threads(kernel.extent(o) * kernel.extent(p) * kernel.extent(b))
+        return {"parts": kernel.divisor(p, range(8, 1, -1)) if spread else 1}
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
-        """Schedule a join of whole blocks; ``threads`` says whether blocks are spread over them."""
+        """Schedule a join of whole blocks; pixels are spread over threads in so many ``parts``."""
         sch = kernel.sch
-        o, _, b = sch.get_loops(kernel.inlined())
+        o, p, b = sch.get_loops(kernel.inlined())
+        po, pi = sch.split(p, [parameters["parts"], None])
+        sch.reorder(po, o, pi, b)
         sch.vectorize(b)
-        if parameters["threads"]:
-            sch.parallel(o)
-        else:
-            sch.annotate(o, "pragma_loop_partition_hint", 1)
+        sch.annotate(o, "pragma_loop_partition_hint", 1)
+        if parameters["parts"] > 1:
+            sch.parallel(po)
         return sch
 
 

@@ -20,8 +20,6 @@ WIDTH = "output_width"
 FRAMED = "reads_beyond_the_map"
 _UNROLLED = 32
 """Pixels of the largest kernel whose steps are all written out."""
-_WORTH_A_THREAD = 65536
-"""Multiply-adds below which waking another thread costs more than it saves."""
 
 
 def depthwise(
@@ -80,7 +78,7 @@ class DepthwiseRule(FamilyRule):
         return {
             "pixels": vectors.pixels_of_row(self.unit, width),
             "frame": int(kernel.annotation(DEPTHWISE, FRAMED)),
-            "threads": int(self.unit.parallel and work >= _WORTH_A_THREAD),
+            "threads": int(self.unit.worth_threads(work)),
         }
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +17,6 @@ from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
 
 if TYPE_CHECKING:
     from planner.schedules.rewriter import Rewriter
-
-_WORTH_A_THREAD = 8192
-"""Elements below which waking another thread costs more than it saves."""
 
 
 def interpolate_rows(data: te.Tensor, *, source: FeatureMap, output: FeatureMap) -> te.Tensor:
@@ -52,11 +50,16 @@ class ElementwiseRule(FamilyRule):
         return True
 
     def default(self, kernel: Kernel) -> Parameters:
-        """Choose nothing: there is nothing to choose."""
-        return {}
+        """Choose whether elements are spread over threads: where any of the blocks has enough of them."""
+        root = kernel.sch.get_sblock("root")
+        counts = [
+            prod(kernel.extent(loop) for loop in kernel.sch.get_loops(block))
+            for block in kernel.sch.get_child_blocks(root)
+        ]
+        return {"threads": int(self.unit.worth_threads(max(counts)))}
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
-        """Schedule a kernel, whatever it is."""
+        """Schedule a kernel, whatever it is; ``threads`` says whether elements are spread over them."""
         sch = kernel.sch
         root = sch.get_sblock("root")
         for block in sch.get_child_blocks(root)[:-1]:
@@ -69,7 +72,7 @@ class ElementwiseRule(FamilyRule):
                 continue
             if len(loops) == 3 and kernel.extent(loops[-1]) == CHANNELS:  # blocked: rows of lanes
                 sch.vectorize(loops[-1])
-                if self.unit.parallel:
+                if parameters["threads"]:
                     sch.parallel(loops[0])
                 continue
             fused = sch.fuse(*loops) if len(loops) > 1 else loops[0]
@@ -79,7 +82,7 @@ class ElementwiseRule(FamilyRule):
                 continue
             outer, lane = sch.split(fused, [None, lanes])
             sch.vectorize(lane)
-            if self.unit.parallel and count >= _WORTH_A_THREAD:
+            if parameters["threads"]:
                 sch.parallel(outer)
         return sch
 

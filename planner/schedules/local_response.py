@@ -90,11 +90,14 @@ class LocalResponseRule(FamilyRule):
     ANCHOR = SQUARES
 
     def default(self, kernel: Kernel) -> Parameters:
-        """Choose nothing: there is nothing to choose."""
-        return {}
+        """Choose whether pixels are spread over threads."""
+        elements = 1
+        for loop in kernel.loops(SQUARES):
+            elements *= kernel.extent(loop)
+        return {"threads": int(self.unit.worth_threads(elements))}
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
-        """Schedule a local response normalisation."""
+        """Schedule a local response normalisation; ``threads`` says whether pixels are spread over them."""
         sch, squares = kernel.sch, kernel.block(SQUARES)
         *before, last = (b for b in sch.get_child_blocks(sch.get_sblock("root")) if sch.get(b).name_hint != SQUARES)
         for block in before:
@@ -107,7 +110,7 @@ class LocalResponseRule(FamilyRule):
         _, lane = sch.split(sch.get_loops(squares)[-1], [None, CHANNELS])
         sch.vectorize(lane)
         sch.vectorize(b)
-        if self.unit.parallel:
+        if parameters["threads"]:
             sch.parallel(sch.fuse(outer, p))
         return sch
 

@@ -7,9 +7,6 @@ from tvm import s_tir
 from planner.schedules.layouts import PAD
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
 
-_WORTH_A_THREAD = 65536
-"""Elements below which waking another thread costs more than it saves."""
-
 
 class PaddingRule(FamilyRule):
     """Schedule :func:`.layouts.pad`: columns are split where the frame begins, so that no copy asks where it is."""
@@ -22,7 +19,7 @@ class PaddingRule(FamilyRule):
         elements = 1
         for loop in kernel.loops(PAD):
             elements *= kernel.extent(loop)
-        return {"threads": int(self.unit.parallel and elements >= _WORTH_A_THREAD)}
+        return {"threads": int(self.unit.worth_threads(elements))}
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
         """Schedule a padding; ``threads`` says whether rows are spread over them."""

@@ -21,8 +21,6 @@ WIDTH = "output_width"
 FRAMED = "reads_beyond_the_map"
 _UNROLLED = 25
 """Pixels of the largest window whose steps are all written out."""
-_WORTH_A_THREAD = 65536
-"""Elements read below which waking another thread costs more than it saves."""
 
 
 def _overhangs(source: FeatureMap, output: FeatureMap, window: Window) -> bool:
@@ -138,7 +136,7 @@ class PoolingRule(FamilyRule):
             "width": width,
             "pixels": vectors.pixels_of_row(self.unit, width),
             "frame": int(notes.get(FRAMED, 0)),
-            "threads": int(self.unit.parallel and work >= _WORTH_A_THREAD),
+            "threads": int(self.unit.worth_threads(work)),
         }
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:

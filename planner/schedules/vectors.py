@@ -11,6 +11,10 @@ _ON_STACK = 16
 """Accumulators of 16 float32 that TVM keeps on the stack (1 KiB), from where LLVM moves them to registers."""
 
 
+_WORTH_A_THREAD = 65536
+"""Elements below which waking another thread costs more than it saves."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorUnit:
     """Registers of a target and what one block of 16 channels takes of them.
@@ -34,6 +38,13 @@ class VectorUnit:
     def parallel(self) -> bool:
         """Whether loops are spread over threads at all."""
         return self.threads > 1
+
+    def worth_threads(self, elements: int) -> bool:
+        """Tell whether a loop that reads and writes so many elements gains by being spread over threads.
+
+        Waking another thread takes some microseconds, in which one thread copies as many elements.
+        """
+        return self.parallel and elements >= _WORTH_A_THREAD
 
     def holds(self, pixels: int, blocks: int) -> bool:
         """Tell whether a tile of accumulators fits beside the weights that it is multiplied with and a broadcast."""
