@@ -20,6 +20,7 @@ __all__ = [
     "boundaries",
     "bytes_of",
     "group",
+    "in_order",
     "live_bytes",
     "multiply_accumulates",
     "parameters_of",
@@ -40,8 +41,11 @@ ELEMENTWISE = frozenset(
 )
 """Operators that make each element of their result from the elements at its place."""
 
-_FUSED = ELEMENTWISE | {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
-"""Elementwise operators, and those that only relabel memory: they join the layer whose result they read."""
+_FUSED = ELEMENTWISE | {
+    *("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"),
+    *("QuantizeLinear", "DequantizeLinear"),
+}
+"""Elementwise operators, rounding to bytes and back, and what only relabels memory: they join the layer they read."""
 
 _NOT_PARAMETERS = {
     "Resize": (1, 2),
@@ -103,6 +107,20 @@ def group(nodes: Sequence[onnx.NodeProto], constants: set[str]) -> list[list[onn
             layers.append([node, *before])
         home.update({name: index for item in (*before, node) for name in item.output})
     return layers
+
+
+def in_order(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Order a layer's nodes so that each comes behind those whose results it reads.
+
+    A layer names its anchor first; what makes the anchor's weights from stored integers has to run before it.
+    """
+    ordered: list[onnx.NodeProto] = []
+    waiting = list(nodes)
+    while waiting:
+        unmade = {name for node in waiting for name in node.output}
+        ordered.extend(node for node in waiting if not unmade.intersection(node.input))
+        waiting = [node for node in waiting if unmade.intersection(node.input)]
+    return ordered
 
 
 def boundaries(

@@ -19,7 +19,7 @@ from planner.approximations.base import Approximation, Context, LayerView, Offer
 from planner.calibration import Calibration, arrays_of, opset_of, views_of
 from planner.draft import Draft
 from planner.errors import InputError
-from planner.layering import bytes_of, parameters_of
+from planner.layering import bytes_of, in_order, parameters_of
 from planner.linear import Linear, Moments, moments
 from planner.refit import solve
 from planner.registry import discover, get
@@ -183,7 +183,7 @@ def apply(
             nodes[layer.name][:1] = new.nodes
         if index < last and (changes_values(parts) or any(tensor in present for tensor in layer.inputs)):
             feeds = {name: present[name] if name in present else calibration.exact(name) for name in layer.inputs}
-            present |= calibration.run(nodes[layer.name], arrays, feeds, layer.outputs)
+            present |= calibration.run(in_order(nodes[layer.name]), arrays, feeds, layer.outputs)
         present = {name: array for name, array in present.items() if calibration.last_use[name] > index}
     return _assemble(graph, chosen, nodes, arrays, refit=refit)
 
@@ -287,7 +287,7 @@ def _assemble(
 
     draft = Draft(
         where=graph.name,
-        nodes=[node for names in nodes.values() for node in names],
+        nodes=[node for names in nodes.values() for node in in_order(names)],
         arrays=dict(arrays),
         input_name=graph.input_name,
         input_shape=graph.input_shape,

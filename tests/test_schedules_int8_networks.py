@@ -11,6 +11,7 @@ from light import light
 from networks import Builder, run
 
 import planner
+from planner.segments import Entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +81,11 @@ def test_shipped_networks_quantised_by_onnxruntime_equal_their_reference(
     path = quantise_statically(source.model, tmp_path / f"{name}.onnx", images, activation_type=kind)
     graph = planner.load(path).graph
     assert graph.classes == source.classes
-    entry = raw(graph.model)
+    # Rounding belongs to the layer whose result is rounded; only that of the image has none.
+    assert {layer.name for layer in graph.layers} - {layer.name for layer in source.layers} == {
+        f"{source.input_name}_QuantizeLinear"
+    }
+    entry = Entry(name="net", model=graph.model, nodes={layer.name: layer.nodes for layer in graph.layers})
     _, artefact = compiled(entry)
     got = artefact.run("net", tests)
     np.testing.assert_array_equal(got, np.stack([reference(graph.model, image[None]) for image in tests]))
@@ -101,3 +106,18 @@ def test_a_well_known_network_equals_its_reference(tmp_path: Path) -> None:
     expected = reference(entry.model, images[:1])
     np.testing.assert_allclose(got[0], expected, rtol=0, atol=1 / 255)  # softmax is float32: one step of its grid
     assert np.mean(got[0] == expected) > 0.99
+
+
+def test_a_quantised_network_is_measured_like_any_other(tmp_path: Path) -> None:
+    data = planner.shipped("fashion_mnist.npz")
+    source = planner.load(planner.shipped("models/quick.onnx")).graph
+    with np.load(data) as arrays:
+        images = arrays["calibration_images"][:16].astype(np.float32)
+    path = quantise_statically(source.model, tmp_path / "quick.onnx", images)
+    table = planner.measure([planner.load(path, data=data)], approximations=["exact"], rounds=2)
+    (model,) = table.models
+    measured = {layer.name: layer.choices[0] for layer in model.layers}
+    weighty = [layer.name for layer in source.layers if layer.macs]
+    assert all(measured[name].latency_ns > 0 for name in weighty)
+    # A quarter, and what channels padded to 16 (a single one to 4), scales and offsets take.
+    assert sum(cost.weight_bytes for cost in measured.values()) < 0.4 * source.parameter_bytes
