@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from integers import Quantiser, assert_as_the_reference, reference
 from networks import Builder
 
-from planner.compiler import compile_networks
+from planner.compiler import compile_networks, host_target
+from planner.schedules import int8_targets
+from planner.schedules.int8_targets import Instruction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -193,3 +195,31 @@ def test_weights_and_activations_take_a_byte_each() -> None:
     assert trace.weight_bytes == 64 * 64 * 9 + 64 * (4 + 4) + 4  # offsets, multipliers and the scale of the input
     bytes_, padded, real = 64 * 64, 64 * 100, 64 * 64 * 4
     assert sum(found.plans["net"]) <= bytes_ + padded + 2 * real
+
+
+def test_maps_of_signed_bytes_hold_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Targets that multiply signed bytes alone store maps so; the numbers can be computed anywhere.
+    arm = int8_targets.ByteUnit(exact=Instruction.SDOT, narrow=Instruction.SDOT, lanes=4, registers=32)
+    monkeypatch.setattr(int8_targets, "current", lambda: arm)
+    for shape, filters in (((20, 6, 6), (24, 20, 3, 3)), ((3, 9, 9), (16, 3, 3, 3))):
+        found = assert_as_the_reference(raw(convolution(shape, filters, pads=[1, 1, 1, 1])))
+        assert instruction(found.schedules) == Instruction.PORTABLE
+
+
+@pytest.mark.parametrize("wrong", [Instruction.PMADDUBSW, Instruction.VPDPBUSD, Instruction.SDOT], ids=str)
+def test_an_instruction_that_would_be_inexact_is_refused(wrong: Instruction) -> None:
+    entry = raw(convolution((32, 6, 6), (32, 32, 3, 3)))
+    found, _ = compiled(entry, HASWELL)
+    chosen = {
+        name: text.replace("instruction=1", f"instruction={int(wrong)}") for name, text in found.schedules.items()
+    }
+    with pytest.raises(ValueError, match="not exact"):
+        compile_networks([entry], HASWELL, chosen=chosen)
+
+
+def test_kernels_of_bytes_are_spread_over_threads() -> None:
+    for shape in ((32, 8, 8), (32, 13, 13)):  # tiles that are all alike, and tiles that end in a smaller one
+        entry = raw(convolution(shape, (64, 32, 3, 3), pads=[1, 1, 1, 1]))
+        assert_as_the_reference(entry, host_target(threads=2))
+        text = assembly(entry, HASWELL | {"num-cores": 2})
+        assert "TVMBackendParallelLaunch" in text

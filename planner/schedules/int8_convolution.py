@@ -26,6 +26,7 @@ INT8_CONVOLUTION = "int8_conv2d"
 RUN = "pixels_equally_far_apart"
 FITS = "pairs_fit"
 PAIRED = "pairs_of_16_bits"
+SIGNED = "signed_bytes"
 
 _QUAD = int8_targets.CHANNELS
 _ON_STACK = 16
@@ -145,7 +146,10 @@ def convolution(
 
     run = output.pixels if window.pointwise else output.width
     return te.compute(
-        output.blocked_shape, value, name=INT8_CONVOLUTION, attrs={RUN: run, FITS: int(fits), PAIRED: int(paired)}
+        output.blocked_shape,
+        value,
+        name=INT8_CONVOLUTION,
+        attrs={RUN: run, FITS: int(fits), PAIRED: int(paired), SIGNED: int(dtype == "int8")},
     )
 
 
@@ -168,12 +172,17 @@ class Int8ConvolutionRule(FamilyRule):
         """List the tiles of least cost."""
         return self._ranked(kernel)[:_CANDIDATES]
 
+    def _instruction(self, kernel: Kernel) -> Instruction:
+        """Choose the instruction that is exact for a kernel's numbers."""
+        keys = (FITS, PAIRED, SIGNED)
+        fits, paired, signed = (bool(int(kernel.annotation(INT8_CONVOLUTION, key))) for key in keys)
+        return self.bytes.instruction(fits=fits, paired=paired, signed=signed)
+
     def _ranked(self, kernel: Kernel) -> list[Parameters]:
         """Rank all tiles whose accumulators stay on the stack by their cost."""
         blocks, pixels = (kernel.extent(loop) for loop in kernel.loops(INT8_CONVOLUTION)[:2])
         run = int(kernel.annotation(INT8_CONVOLUTION, RUN))
-        fits, paired = (bool(int(kernel.annotation(INT8_CONVOLUTION, key))) for key in (FITS, PAIRED))
-        instruction = self.bytes.instruction(fits=fits, paired=paired)
+        instruction = self._instruction(kernel)
         tiles = [
             (tile, block)
             for tile in range(1, min(pixels, _ON_STACK) + 1)
@@ -216,11 +225,11 @@ class Int8ConvolutionRule(FamilyRule):
         """Schedule a convolution; ``pixels`` times ``blocks`` of 16 channels are in registers.
 
         Raises:
-            ValueError: The instruction that was written down would saturate with these weights.
+            ValueError: The instruction that was written down is not exact for these numbers.
         """
         instruction = Instruction(parameters["instruction"])
-        if instruction is Instruction.PMADDUBSW and not int(kernel.annotation(INT8_CONVOLUTION, FITS)):
-            raise ValueError(f"sums of two products do not fit 16 bits here: {self.text(parameters)!r} is inexact")
+        if instruction not in {Instruction.PORTABLE, self._instruction(kernel)}:
+            raise ValueError(f"{self.text(parameters)!r} names an instruction that is not exact for this kernel")
         tail = kernel.extent(kernel.loops(INT8_CONVOLUTION)[1]) % parameters["pixels"]
         if tail:
             kernel = kernel.narrowed()

@@ -178,7 +178,7 @@ def _multiply(
     if depthwise:
         known = known.in_blocks(rewriter)
         kernel, hint, packed = int8_depthwise.depthwise, "depthwise", pack_depthwise(values)
-        data = _padded(rewriter, known, window)
+        data, details = known.data, {"zero": grid.zero}
     else:
         kernel, hint, packed = int8_convolution.convolution, "conv2d", int8_convolution.pack(values)
         fits = grid.low >= 0 and int8_targets.pairs_fit(packed, grid.high)

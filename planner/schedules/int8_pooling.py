@@ -7,7 +7,7 @@ from typing import Any
 from tvm import te, tirx
 
 from planner.schedules.blocked import FeatureMap
-from planner.schedules.pooling import POOL, maximum
+from planner.schedules.pooling import FRAMED, POOL, WIDTH, maximum
 from planner.schedules.window import Window
 
 __all__ = ["maximum", "total"]
@@ -25,4 +25,4 @@ def total(data: te.Tensor, *, source: FeatureMap, output: FeatureMap, window: Wi
         read = data[o, (image * source.height + y) * source.width + x, b]
         return te.sum(tirx.Cast("int32", read), axis=[row, column])
 
-    return te.compute(output.blocked_shape, value, name=POOL)
+    return te.compute(output.blocked_shape, value, name=POOL, attrs={WIDTH: output.width, FRAMED: 0})

@@ -69,15 +69,17 @@ class ByteUnit:
         """Type of the bytes that maps are stored as."""
         return "int8" if self.exact is Instruction.SDOT else "uint8"
 
-    def instruction(self, *, fits: bool, paired: bool) -> Instruction:
-        """Choose the instruction of a kernel.
+    def instruction(self, *, fits: bool, paired: bool, signed: bool) -> Instruction:
+        """Choose the instruction of a kernel: the fastest that is exact, the portable one if need be.
 
         Args:
             fits: Whether :func:`pairs_fit`.
             paired: Whether the kernel's input was widened and its weights packed for 16-bit pairs.
+            signed: Whether the bytes of its input have a sign.
         """
         chosen = self.narrow if fits and not paired else self.exact
-        return chosen if paired == (chosen is Instruction.PMADDWD) else Instruction.PORTABLE
+        suits = paired == (chosen is Instruction.PMADDWD) and signed == (chosen is Instruction.SDOT)
+        return chosen if suits else Instruction.PORTABLE
 
 
 def of_target(target: Any) -> ByteUnit:
