@@ -33,7 +33,14 @@ from planner.schedules import (
     vectors,
     winograd,
 )
-from planner.schedules.choosing import ScheduleKernels, UnfitScheduleError, choose, describe, schedule_kernels
+from planner.schedules.choosing import (
+    SCHEDULING,
+    ScheduleKernels,
+    UnfitScheduleError,
+    choose,
+    describe,
+    schedule_kernels,
+)
 from planner.schedules.clip import RestoreClip
 from planner.schedules.inference import FoldRemainingConstants, SimplifyConstants
 from planner.schedules.layout_pass import BlockedLayout
@@ -126,7 +133,7 @@ def pass_names() -> tuple[str, ...]:
     """Name the passes of :func:`pipeline` in order, as written to the build config."""
     return (
         *(p.info.name for p in fuse().passes),
-        ScheduleKernels([]).info.name,
+        SCHEDULING,
     )
 
 

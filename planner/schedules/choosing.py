@@ -11,6 +11,8 @@ from tvm.s_tir.schedule import ScheduleError
 
 from planner.schedules.scheduling import CHOSEN, FamilyRule, Kernel, Parameters, parse
 
+SCHEDULING = "ScheduleKernels"
+"""Name of the pass that schedules kernels."""
 _SCHEDULED = "tirx.is_scheduled"
 
 
@@ -103,7 +105,7 @@ def _noted(name: str, text: str, kernel: Kernel, rule: FamilyRule) -> Parameters
     return parameters
 
 
-@tvm.transform.module_pass(opt_level=0, name="ScheduleKernels")
+@tvm.transform.module_pass(opt_level=0, name=SCHEDULING)
 class ScheduleKernels:
     """Module pass: :func:`schedule_kernels`.
 
