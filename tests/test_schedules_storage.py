@@ -116,7 +116,7 @@ def test_many_pixels_share_weights_that_are_unpacked_once() -> None:
     found, _ = compiled(entry, HASWELL)
     (kernel,) = (k for k, schedule in found.schedules.items() if schedule.startswith("convolution "))
     assert "unpack=1" in found.schedules[kernel]
-    assert 4 * 16 * 32 * 9 <= found.workspaces[kernel] <= 4 * 32 * 32 * 9
+    assert found.workspaces[kernel] == 4 * 16 * 32 * 9  # one block of the two
     assert_as_onnxruntime(entry, HASWELL)
     single, _ = compiled(dense("int4 in groups", 64, 64), HASWELL)
     assert "unpack=0" in next(s for s in single.schedules.values() if s.startswith("dense "))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CONVOLUTION = "blocked_conv2d"
 RUN = "pixels_equally_far_apart"
 _CANDIDATES = 12
-_MANY = 4
+_MANY = 2
 """Tiles of pixels from which on weights are better unpacked before they are multiplied."""
 
 
@@ -105,7 +105,8 @@ class ConvolutionRule(FamilyRule):
         _, pixels, _, _, row, column, _ = (kernel.extent(loop) for loop in kernel.loops(self.ANCHOR))
         tile = vectors.tile_of(
             self.unit,
-            blocks=self.blocks(kernel),
+            # Weights that are unpacked take room; of a single block they take least.
+            blocks=1 if kernel.has(storage.UNPACKED) else self.blocks(kernel),
             pixels=pixels,
             run=int(kernel.annotation(self.ANCHOR, RUN)),
             window=row * column,
