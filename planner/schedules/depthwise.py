@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from tvm import relax, s_tir, te, tirx
@@ -80,6 +81,12 @@ class DepthwiseRule(FamilyRule):
             "frame": int(kernel.annotation(DEPTHWISE, FRAMED)),
             "threads": int(self.unit.worth_threads(work)),
         }
+
+    def candidates(self, kernel: Kernel) -> Iterable[Parameters]:
+        """List other numbers of pixels, up to those whose sums fill the registers."""
+        default = self.default(kernel)
+        widths = vectors.rows_of_pixels(self.unit, int(kernel.annotation(DEPTHWISE, WIDTH)))
+        return [default, *({**default, "pixels": n} for n in widths if n != default["pixels"])]
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
         """Schedule a depthwise convolution.

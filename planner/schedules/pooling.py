@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,12 @@ class PoolingRule(FamilyRule):
             "threads": int(self.unit.worth_threads(work)),
         }
 
+    def candidates(self, kernel: Kernel) -> Iterable[Parameters]:
+        """List other numbers of pixels, up to those whose sums fill the registers."""
+        default = self.default(kernel)
+        widths = vectors.rows_of_pixels(self.unit, default["width"])
+        return [default, *({**default, "pixels": n} for n in widths if n != default["pixels"])]
+
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
         """Schedule a pooling.
 
@@ -175,15 +182,18 @@ def lower_pool(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     source, attrs = call.args[0], call.attrs
     if not rewriter.in_blocks(source) or attrs.layout != "NCHW":
         return False
+    averages = call.op.name.endswith("avg_pool2d")
+    if averages and any(int(d) != 1 for d in attrs.dilation):  # its divisor is of windows without gaps
+        return False
     data, size = rewriter.blocked.get(source) or rewriter.grouped[source]
     output = replace(FeatureMap.of(shape_of(var)), groups=size.groups)
     window = Window.of(attrs, attrs.pool_size)
     common = {"source": size, "output": output, "window": window}
-    if call.op.name.endswith("max_pool2d"):
-        result = rewriter.call(maximum, data, hint="max_pool", pattern=FUSABLE, **common)
-    else:
+    if averages:
         count = bool(attrs.count_include_pad)
         result = rewriter.call(mean, data, hint="avg_pool", pattern=FUSABLE, count_padding=count, **common)
+    else:
+        result = rewriter.call(maximum, data, hint="max_pool", pattern=FUSABLE, **common)
     rewriter.put(var, result, output)
     return True
 

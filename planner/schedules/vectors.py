@@ -173,3 +173,17 @@ def pixels_of_row(unit: VectorUnit, width: int) -> int:
     if width <= most:
         return width
     return next((n for n in range(most, most // 2 - 1, -1) if width % n == 0), most)
+
+
+def rows_of_pixels(unit: VectorUnit, width: int) -> list[int]:
+    """List how many neighbouring pixels a sliding window without products may be computed at, for a search.
+
+    Args:
+        unit: The vector unit.
+        width: Pixels of a row.
+
+    Returns:
+        Numbers of pixels whose results fit the registers, and no more than a row has.
+    """
+    most = min(width, unit.registers // unit.registers_per_block, _ON_STACK)
+    return [n for n in (1, 2, 3, 4, 5, 6, 7, 8, 10, 14) if n <= most]
