@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CONVOLUTION = "blocked_conv2d"
 RUN = "pixels_equally_far_apart"
 _CANDIDATES = 12
+_SHARE = 8
 _MANY = 2
 """Tiles of pixels from which on weights are better unpacked before they are multiplied."""
 
@@ -105,13 +106,17 @@ class ConvolutionRule(FamilyRule):
         _, pixels, _, _, row, column, _ = (kernel.extent(loop) for loop in kernel.loops(self.ANCHOR))
         tile = vectors.tile_of(
             self.unit,
-            # Weights that are unpacked take room; of a single block they take least.
-            blocks=1 if kernel.has(storage.UNPACKED) else self.blocks(kernel),
+            blocks=self._unpacked_blocks(kernel) if kernel.has(storage.UNPACKED) else self.blocks(kernel),
             pixels=pixels,
             run=int(kernel.annotation(self.ANCHOR, RUN)),
             window=row * column,
         )
         return self._with(kernel, tile)
+
+    def _unpacked_blocks(self, kernel: Kernel) -> int:
+        """Give the most blocks whose weights, unpacked, take no more than an eighth of all of them; at least one."""
+        blocks = self.blocks(kernel)
+        return next(few for few in range(max(1, blocks // _SHARE), 0, -1) if blocks % few == 0)
 
     def candidates(self, kernel: Kernel) -> Iterable[Parameters]:
         """List the default, other tiles that fill the registers, and other unrolling."""
