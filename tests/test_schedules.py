@@ -231,13 +231,16 @@ def test_two_threads_compute_the_same_as_one(tmp_path: Path) -> None:
     np.testing.assert_allclose(one, np.load(tmp_path / "expected.npy"), rtol=0, atol=1e-5)
 
 
-def test_a_kernel_for_several_threads_is_spread_over_them() -> None:
-    entry = raw(convolution("3x3 with a stride"))
+@pytest.mark.parametrize(("size", "spread"), [(28, True), (4, False)], ids=["large", "small"])
+def test_a_kernel_for_several_threads_is_spread_over_them_where_it_is_large(size: int, spread: bool) -> None:
+    b = Builder((1, 32, size, size))
+    entry = raw(b.model(b.add("Relu", [b.conv("image", "conv", (32, 32, 3, 3))], name="relu")))
     for threads in (1, 2):
         found, _ = compiled(entry, HASWELL | {"num-cores": threads})
-        source = "".join(str(f) for f in _scheduled(entry, HASWELL | {"num-cores": threads}).values())
-        assert ("T.parallel" in source) is (threads == 2)
-        assert found.schedules
+        (name,) = (name for name in found.schedules if "conv2d" in name)
+        source = str(_scheduled(entry, HASWELL | {"num-cores": threads})[name])
+        assert ("T.parallel" in source) is (threads == 2 and spread)
+        assert f"threads={int(threads == 2 and spread)}" in found.schedules[name]
 
 
 def _scheduled(entry, target):

@@ -8,6 +8,7 @@ the registers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -135,13 +136,15 @@ class ConvolutionRule(FamilyRule):
         unroll = kernel.divisor(kernel.loops(self.ANCHOR)[-1], range(vectors.unrolling(self.unit), 0, -1))
         many = kernel.extent(kernel.loops(self.ANCHOR)[1]) > _MANY * tile.pixels
         unpacking = {storage.UNPACK_ONCE: int(many)} if kernel.has(storage.UNPACKED) else {}
-        return {"pixels": tile.pixels, "blocks": tile.blocks, "unroll": unroll, **unpacking}
+        operations = 2 * math.prod(kernel.extent(loop) for loop in kernel.loops(self.ANCHOR))
+        threads = int(self.unit.worth_waking(operations))
+        return {"pixels": tile.pixels, "blocks": tile.blocks, "unroll": unroll, "threads": threads, **unpacking}
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
         """Schedule a convolution.
 
         ``pixels`` times ``blocks`` of 16 channels are in registers; ``unroll`` input channels are one step of the
-        innermost loop.
+        innermost loop.  ``threads`` says whether blocks, and tiles where all are whole, are spread over threads.
         """
         tail = kernel.extent(kernel.loops(self.ANCHOR)[1]) % parameters["pixels"]
         if tail:
@@ -154,16 +157,21 @@ class ConvolutionRule(FamilyRule):
         rolled, unrolled = sch.split(inner, [None, parameters["unroll"]])
         sch.reorder(oo, po, outer, row, column, rolled, unrolled, pi, oi, b)
         storage.settle(kernel, parameters, oo)
-        if self.unit.parallel:
-            sch.parallel(oo)
-        sch.reverse_compute_at(epilogue, po)
-        *within, lane = sch.get_loops(epilogue)[2:]
+        outside = [oo, po]
+        if parameters["threads"] and not tail and not parameters.get(storage.UNPACK_ONCE):
+            outside = [sch.fuse(oo, po)]
+        if parameters["threads"]:
+            sch.parallel(outside[0])
+        sch.reverse_compute_at(epilogue, outside[-1])
+        *within, lane = sch.get_loops(epilogue)[len(outside) :]
         sch.vectorize(lane)
         for loop in [*within, pi, oi, unrolled]:
             sch.unroll(loop)
         sch.vectorize(b)
         if tail:
-            sch.annotate(po, "pragma_loop_partition_hint", 1)  # the last tile gets code of its own, without conditions
+            sch.annotate(
+                outside[-1], "pragma_loop_partition_hint", 1
+            )  # the last tile gets code of its own, without conditions
         sch.decompose_reduction(block, outer)
         return sch
 

@@ -11,6 +11,8 @@ _ON_STACK = 16
 """Accumulators of 16 float32 that TVM keeps on the stack (1 KiB), from where LLVM moves them to registers."""
 
 
+_WORTH_WAKING = 1_000_000
+"""Operations that one thread computes in the microseconds that waking another takes, some times over."""
 _WORTH_A_THREAD = 65536
 """Elements below which waking another thread costs more than it saves."""
 
@@ -45,6 +47,10 @@ class VectorUnit:
         Waking another thread takes some microseconds, in which one thread copies as many elements.
         """
         return self.parallel and elements >= _WORTH_A_THREAD
+
+    def worth_waking(self, operations: int) -> bool:
+        """Tell whether so many multiplications and additions gain by being spread over threads."""
+        return self.parallel and operations >= _WORTH_WAKING
 
     def holds(self, pixels: int, blocks: int) -> bool:
         """Tell whether a tile of accumulators fits beside the weights that it is multiplied with and a broadcast."""
@@ -102,6 +108,8 @@ _FEW = 16
 """Vector registers, where that is few: x86 before AVX-512."""
 _CROWDED = 2.5
 """How much longer a tail takes where registers are few: they are still taken by what the whole tiles left."""
+_IDLE = 1.4
+"""How much longer a kernel takes that cannot be spread evenly over threads."""
 _STREAMS = 4
 """Blocks of weights that are read side by side, each from a place of its own."""
 
@@ -152,7 +160,10 @@ def tile_of(unit: VectorUnit, *, blocks: int, pixels: int, run: int, window: int
     def time(tile: Tile) -> float:
         whole, tail = divmod(pixels, tile.pixels)
         rest = step(Tile(pixels=tail, blocks=tile.blocks)) if tail else 0.0
-        return (whole * step(tile) + rest * (_CROWDED if unit.registers <= _FEW else 1.0)) / tile.blocks
+        # Tiles are spread over threads where all are whole, else blocks: of those there must be some for each.
+        idle = unit.parallel and tail and blocks // tile.blocks < 2 * unit.threads
+        crowded = _CROWDED if unit.registers <= _FEW else 1.0
+        return (whole * step(tile) + rest * crowded) / tile.blocks * (_IDLE if idle else 1.0)
 
     return min(tiles(unit, blocks=blocks, pixels=pixels), key=time)
 

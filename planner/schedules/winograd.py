@@ -10,6 +10,7 @@ the direct sum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -175,13 +176,21 @@ class WinogradRule(FamilyRule):
         blocks = kernel.extent(kernel.loops(PRODUCT)[1])
         tiles = rows * self._tiles(kernel)[1]
         tile = vectors.tile_of(self.unit, blocks=blocks, pixels=tiles, run=tiles, window=1)
-        return {"rows": rows, "tiles": tile.pixels, "blocks": tile.blocks, "unroll": vectors.unrolling(self.unit)}
+        operations = 2 * math.prod(kernel.extent(loop) for loop in kernel.loops(PRODUCT))
+        return {
+            "rows": rows,
+            "tiles": tile.pixels,
+            "blocks": tile.blocks,
+            "unroll": vectors.unrolling(self.unit),
+            "threads": int(self.unit.worth_waking(operations)),
+        }
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
         """Schedule a convolution.
 
         ``rows`` rows of tiles are a chunk, whose transformed input is kept; ``tiles`` times ``blocks`` of 16
         channels of a matrix product are in registers; ``unroll`` input channels are one step of its innermost loop.
+        ``threads`` says whether chunks are spread over threads.
         """
         rows, blocks = parameters["rows"], parameters["blocks"]
         tail = rows * self._tiles(kernel)[1] % parameters["tiles"]
@@ -192,7 +201,7 @@ class WinogradRule(FamilyRule):
         chunk, inside = sch.split(p, [None, rows * _STEP * int(kernel.annotation(PRODUCT, WIDTH))])
         oo, oi = sch.split(o, [None, blocks])
         sch.reorder(chunk, oo, oi, inside, lane)
-        if self.unit.parallel:
+        if parameters["threads"]:
             sch.parallel(chunk)
         sch.vectorize(lane)
         self._transform(kernel, (_OUTPUT, _OUTPUT_ROWS), oo, order=(0, 1, 2, 3, 4))
