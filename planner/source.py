@@ -46,8 +46,8 @@ def load(path: Path, input_shape: tuple[int, ...] | None = None) -> tuple[Draft,
 
     Args:
         path: The ONNX file.
-        input_shape: Shape ``(1, C, H, W)`` of an image or ``(1, length, width)`` of a sequence, needed where the file leaves a size other than the
-            batch open.
+        input_shape: Shape ``(1, C, H, W)`` of an image or ``(1, length, width)`` of a sequence, needed where the file
+            leaves a size other than the batch open.
 
     Returns:
         The network as a draft, and the SHA-256 of the file.
@@ -149,7 +149,9 @@ def _draft(where: str, model: onnx.ModelProto, input_shape: tuple[int, ...] | No
         raise InputError(f"{where}: the network has {len(graph.output)} outputs ({names}); expected one, class scores")
     if len(graph.input) != 1:
         names = ", ".join(repr(item.name) for item in graph.input)
-        raise InputError(f"{where}: the network has {len(graph.input)} inputs ({names}); expected one, an image or a sequence")
+        raise InputError(
+            f"{where}: the network has {len(graph.input)} inputs ({names}); expected one, an image or a sequence"
+        )
     return Draft(
         where=where,
         nodes=list(graph.node),
@@ -190,8 +192,7 @@ def _static_shape(where: str, value: onnx.ValueInfoProto, given: tuple[int, ...]
         if length is None and axis and given is None:
             symbol = tensor.shape.dim[axis].dim_param if tensor.HasField("shape") else ""
             raise InputError(
-                f"{label}: dimension {axis}{f' ({symbol})' if symbol else ''} has no size; "
-                f"give input_shape={form}"
+                f"{label}: dimension {axis}{f' ({symbol})' if symbol else ''} has no size; give input_shape={form}"
             )
         shape.append(1 if axis == 0 and length is None else length or (given[axis] if given else 1))
     if shape[0] != 1:
