@@ -60,7 +60,7 @@ def lower_quantize(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool
     if grid is None or rewriter.constants.of(source) is not None:
         return False
     known = rewriter.deferred.get(source)
-    if known is not None and not isinstance(known, StoredBytes):
+    if isinstance(known, ByteMap | Sums | Total | Union):
         result = known.quantised(rewriter, grid)
     else:
         result = _round(rewriter, source, grid)
