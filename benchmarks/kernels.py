@@ -27,7 +27,7 @@ import layers
 import numpy as np
 import onnx
 import roofline
-from quantised import quantise
+from quantised import quantise, weight_bits
 from runners import Task
 from timing import Times, in_turn, provenance, start
 
@@ -45,7 +45,7 @@ def _files(layer: layers.Layer, wanted: list[str], folder: Path) -> dict[str, Pa
     files = {"float32": exact}
     if "int8" in wanted:
         files["int8"] = folder / "int8.onnx"
-        quantise(model, files["int8"], inputs)
+        quantise(model, files["int8"], inputs, bits=weight_bits(""))
     for form, store in layers.STORED.items():
         stored = store(layer) if form in wanted else None
         if stored is not None:

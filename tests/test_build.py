@@ -159,7 +159,7 @@ def test_a_schedule_that_no_heuristic_would_choose_is_built_again(made, tmp_path
 def test_a_build_is_made_again_alike_where_the_heuristics_have_changed(
     made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from planner.schedules.convolution import ConvolutionRule
+    from planner.schedules.families.convolution import ConvolutionRule
 
     models, plan, build, _ = made
     default = ConvolutionRule.default

@@ -8,7 +8,7 @@ from networks import Builder
 from tvm.target import Target
 
 from planner.compiler import compile_networks, fuse_networks, host_target, schedule_networks
-from planner.schedules.dense import columns_for
+from planner.schedules.families.dense import columns_for
 
 SHAPES = {
     "one row": (1, 40),

@@ -8,8 +8,9 @@ from networks import Builder
 from tvm import te
 
 from planner.compiler import host_target
-from planner.schedules import depthwise, pooling, vectors
+from planner.schedules import vectors
 from planner.schedules.blocked import FeatureMap
+from planner.schedules.families import depthwise, pooling
 from planner.schedules.scheduling import Kernel
 from planner.schedules.window import Window
 

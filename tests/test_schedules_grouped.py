@@ -7,7 +7,7 @@ from entries import HASWELL, OLD, assert_as_onnxruntime, compiled, raw
 from networks import Builder
 
 from planner.schedules.blocked import CHANNELS, FeatureMap
-from planner.schedules.grouped import merge, merged, pack
+from planner.schedules.families.grouped import merge, merged, pack
 
 CASES = {
     "of whole blocks": (2, 32, 48),

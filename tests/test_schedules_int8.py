@@ -11,8 +11,8 @@ from integers import Quantiser, assert_as_the_reference, reference
 from networks import Builder
 
 from planner.compiler import compile_networks, host_target
-from planner.schedules import int8_targets
-from planner.schedules.int8_targets import Instruction
+from planner.schedules.int8 import targets as int8_targets
+from planner.schedules.int8.targets import Instruction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

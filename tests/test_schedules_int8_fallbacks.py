@@ -85,6 +85,16 @@ def bytes_of_an_image() -> onnx.ModelProto:
     return b.model(q.point(x, "out", 0.05, 100))
 
 
+def shuffled_channels() -> onnx.ModelProto:
+    b, q, x = start()
+    x = q.point(b.add("Conv", [x, q.weights((24, 20, 1, 1), "w", scale=0.01)], name="conv"), "mid", 0.2, 99)
+    split, joined = b.constant([1, 4, 6, 8, 8], "split"), b.constant([1, 24, 8, 8], "joined")
+    x = q.point(b.add("Reshape", [x, split], name="reshape"), "split_q", 0.2, 99)
+    x = q.point(b.add("Transpose", [x], name="swap", perm=[0, 2, 1, 3, 4]), "swap_q", 0.2, 99)
+    x = q.point(b.add("Reshape", [x, joined], name="join"), "join_q", 0.2, 99)
+    return b.model(q.point(b.add("Conv", [x, q.weights((16, 24, 1, 1), "v", scale=0.01)], name="conv2"), "out", 0.5, 9))
+
+
 FALLBACKS = {
     "a result that stays float32": ending_in_float,
     "a bias of float32": float_bias,
@@ -94,6 +104,7 @@ FALLBACKS = {
     "an operator without integers": sigmoid_between,
     "a mean over the edge": padded_mean,
     "a union within a block of channels": joined_within_a_block,
+    "a shuffle of channels": shuffled_channels,
     "a maximum and a sum of an image's own bytes": bytes_of_an_image,
 }
 

@@ -9,7 +9,7 @@ from networks import Builder
 from tvm.target import Target
 
 from planner.compiler import fuse_networks, schedule_networks
-from planner.schedules import products
+from planner.schedules.families import products
 from planner.schedules.vectors import VectorUnit
 
 PRODUCTS = {

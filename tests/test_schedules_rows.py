@@ -15,7 +15,7 @@ from tvm.target import Target
 
 from benchmarks.encoder import encoder
 from planner.compiler import fuse_networks, host_target, schedule_networks
-from planner.schedules.reduction import collapsed
+from planner.schedules.families.reduction import collapsed
 
 LENGTHS = (1, 5, 16, 37, 64, 100, 384, 1000)
 NARROW = pytest.mark.parametrize("target", [OLD, HASWELL], ids=["sse", "avx2"])

@@ -16,7 +16,7 @@ from planner.devices.tvm import TvmProgram
 from planner.graph import read
 from planner.rewrite import applicable, apply, offers
 from planner.schedules import Options
-from planner.schedules.winograd import FILTER, INPUT, OUTPUT, pack
+from planner.schedules.families.winograd import FILTER, INPUT, OUTPUT, pack
 from planner.segments import Entry
 
 CASES = {

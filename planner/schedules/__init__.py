@@ -12,27 +12,7 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from planner.schedules import (
-    channels,
-    concatenation,
-    convolution,
-    dense,
-    depthwise,
-    elementwise,
-    grouped,
-    int8_convolution,
-    int8_targets,
-    local_response,
-    matmul,
-    normalisation,
-    padding,
-    pooling,
-    reduction,
-    softmax,
-    transposition,
-    vectors,
-    winograd,
-)
+from planner.schedules import vectors
 from planner.schedules.choosing import (
     SCHEDULING,
     ScheduleKernels,
@@ -42,7 +22,27 @@ from planner.schedules.choosing import (
     schedule_kernels,
 )
 from planner.schedules.clip import RestoreClip
+from planner.schedules.families import (
+    channels,
+    concatenation,
+    convolution,
+    dense,
+    depthwise,
+    elementwise,
+    grouped,
+    local_response,
+    matmul,
+    normalisation,
+    padding,
+    pooling,
+    reduction,
+    softmax,
+    transposition,
+    winograd,
+)
 from planner.schedules.inference import FoldRemainingConstants, SimplifyConstants
+from planner.schedules.int8 import convolution as int8_convolution
+from planner.schedules.int8 import targets as int8_targets
 from planner.schedules.layout_pass import BlockedLayout
 from planner.schedules.naming import NameKernels
 from planner.schedules.options import WINOGRAD, Options

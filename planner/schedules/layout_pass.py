@@ -11,7 +11,8 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 
-from planner.schedules import (
+from planner.schedules import transcendental
+from planner.schedules.families import (
     channels,
     concatenation,
     convolution,
@@ -19,17 +20,16 @@ from planner.schedules import (
     depthwise,
     elementwise,
     grouped,
-    int8_lowerings,
     local_response,
     matmul,
     normalisation,
     pooling,
     reduction,
     softmax,
-    transcendental,
     transposition,
     winograd,
 )
+from planner.schedules.int8 import lowerings as int8_lowerings
 from planner.schedules.options import Options
 from planner.schedules.rewriter import Lowering, Rewriter
 

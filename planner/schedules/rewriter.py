@@ -13,9 +13,10 @@ import numpy as np
 import tvm
 from tvm import relax, te
 
-from planner.schedules import blocked, int8_targets, layouts, naming
+from planner.schedules import blocked, layouts, naming
 from planner.schedules.blocked import FeatureMap
 from planner.schedules.constants import Constants, Weight
+from planner.schedules.int8 import targets as int8_targets
 from planner.schedules.options import WINOGRAD, Options
 from planner.schedules.window import Window
 

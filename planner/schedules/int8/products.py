@@ -13,11 +13,11 @@ from typing import Any
 import tvm
 from tvm import s_tir, sym, tirx
 
-from planner.schedules import int8_targets
 from planner.schedules.blocked import CHANNELS
-from planner.schedules.int8_targets import Instruction
+from planner.schedules.int8 import targets
+from planner.schedules.int8.targets import Instruction
 
-_QUAD = int8_targets.CHANNELS
+_QUAD = targets.CHANNELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _added(instruction: Instruction, lanes: int, sums: Any, data: _Operand, weig
         word = (
             tirx.BufferLoad(data.buffer, list(data.index)) if words else tirx.reinterpret("int32", data.load(0, _QUAD))
         )
-        return int8_targets.accumulate(instruction, lanes, sums, word, weights.load(start * _QUAD, lanes * _QUAD))
+        return targets.accumulate(instruction, lanes, sums, word, weights.load(start * _QUAD, lanes * _QUAD))
     kind = f"int16x{2 * lanes}"
     if words:
         every = tirx.Broadcast(tirx.BufferLoad(data.buffer, list(data.index)), lanes)
@@ -103,4 +103,4 @@ def _added(instruction: Instruction, lanes: int, sums: Any, data: _Operand, weig
         halves = (tirx.reinterpret("int32", data.load(place, 2)) for place in (0, 2))
         activations = [tirx.reinterpret(kind, tirx.Broadcast(half, lanes)) for half in halves]
     loads = (weights.load(half * 2 * CHANNELS + start * 2, 2 * lanes) for half in (0, 1))
-    return int8_targets.accumulate_pairs(lanes, sums, activations, [tirx.Cast(kind, load) for load in loads])
+    return targets.accumulate_pairs(lanes, sums, activations, [tirx.Cast(kind, load) for load in loads])

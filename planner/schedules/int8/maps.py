@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import relax
 
-from planner.schedules import concatenation
-from planner.schedules import int8_arithmetic as arithmetic
 from planner.schedules.blocked import FeatureMap, per_channel
-from planner.schedules.int8_arithmetic import Grid
+from planner.schedules.families import concatenation
+from planner.schedules.int8 import arithmetic
+from planner.schedules.int8.arithmetic import Grid
 
 if TYPE_CHECKING:
     from planner.schedules.rewriter import Rewriter

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import relax, s_tir, te
 
-from planner.schedules import products, storage
+from planner.schedules import storage
 from planner.schedules.blocked import CHANNELS, pack_dense
+from planner.schedules.families import products
 from planner.schedules.rewriter import FUSABLE, shape_of
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
 

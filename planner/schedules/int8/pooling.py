@@ -7,7 +7,7 @@ from typing import Any
 from tvm import te, tirx
 
 from planner.schedules.blocked import FeatureMap
-from planner.schedules.pooling import FRAMED, POOL, WIDTH, maximum
+from planner.schedules.families.pooling import FRAMED, POOL, WIDTH, maximum
 from planner.schedules.window import Window
 
 __all__ = ["maximum", "total"]

@@ -1,7 +1,7 @@
 """Convolution of bytes on the blocked layout: what it computes and how it is scheduled.
 
 The loops are those of :mod:`convolution`; the innermost step takes four input channels at once, by whatever
-dot product of bytes the target has (:mod:`int8_targets`).  Dense layers are convolutions whose window is the
+dot product of bytes the target has (:mod:`targets`).  Dense layers are convolutions whose window is the
 whole map.
 """
 
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import s_tir, te, tirx
 
-from planner.schedules import int8_products, int8_targets
 from planner.schedules.blocked import CHANNELS, FeatureMap, blocks_of, pad_first_axis
-from planner.schedules.int8_targets import ByteUnit, Instruction
+from planner.schedules.int8 import products, targets
+from planner.schedules.int8.targets import ByteUnit, Instruction
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
 from planner.schedules.vectors import VectorUnit
 from planner.schedules.window import Window
@@ -28,7 +28,7 @@ FITS = "pairs_fit"
 PAIRED = "pairs_of_16_bits"
 SIGNED = "signed_bytes"
 
-_QUAD = int8_targets.CHANNELS
+_QUAD = targets.CHANNELS
 _ON_STACK = 16
 """Accumulators of 16 int32 that TVM keeps on the stack (1 KiB), from where LLVM moves them to registers."""
 
@@ -112,7 +112,7 @@ def convolution(
         source: Size of the input before padding.
         output: Size of the output.
         window: The sliding window.
-        fits: What :func:`int8_targets.pairs_fit` says of the weights and the input.
+        fits: What :func:`targets.pairs_fit` says of the weights and the input.
         paired: Whether weights are packed as pairs.
         dtype: Of the input's bytes, ``uint8`` or ``int8``.
 
@@ -260,5 +260,5 @@ class Int8ConvolutionRule(FamilyRule):
         start = sch.decompose_reduction(block, outer)
         if instruction is not Instruction.PORTABLE:
             sch.vectorize(sch.get_loops(start)[-1])
-            int8_products.take_products(sch, inner, instruction, parameters["lanes"])
+            products.take_products(sch, inner, instruction, parameters["lanes"])
         return sch

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tvm import relax, te, tirx
 
-from planner.schedules import rows
+from planner.schedules.families import rows
 from planner.schedules.rewriter import FUSABLE, shape_of
 
 if TYPE_CHECKING:

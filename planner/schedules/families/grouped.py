@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tvm import relax, te, tirx
 
 from planner.schedules.blocked import CHANNELS, FeatureMap, blocks_of
-from planner.schedules.convolution import RUN, ConvolutionRule
+from planner.schedules.families.convolution import RUN, ConvolutionRule
 from planner.schedules.rewriter import FUSABLE, shape_of
 from planner.schedules.scheduling import Kernel
 from planner.schedules.window import Window

@@ -7,7 +7,7 @@ from typing import Any
 from tvm import te, tirx
 
 from planner.schedules.blocked import FeatureMap
-from planner.schedules.depthwise import DEPTHWISE, FRAMED, WIDTH
+from planner.schedules.families.depthwise import DEPTHWISE, FRAMED, WIDTH
 from planner.schedules.window import Window
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from tvm import relax, te, tirx
 
-from planner.schedules import rows, transcendental
+from planner.schedules import transcendental
+from planner.schedules.families import rows
 from planner.schedules.rewriter import FUSABLE, shape_of
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tvm import relax, s_tir, te, tirx
 
-from planner.schedules import rows
 from planner.schedules.blocked import CHANNELS
+from planner.schedules.families import rows
 from planner.schedules.rewriter import FUSABLE, shape_of
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tvm import relax, s_tir, te
 
-from planner.schedules import products
 from planner.schedules.blocked import CHANNELS
+from planner.schedules.families import products
 from planner.schedules.rewriter import ALONE, FUSABLE, shape_of
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
 

@@ -1,13 +1,13 @@
 """What the operators of a QDQ network become when they may work on integers.
 
 An ONNX network that was quantised statically surrounds each operator by DequantizeLinear and QuantizeLinear.  The
-lowerings here follow the integers through (:mod:`int8_maps`) and emit kernels of bytes; where an operator, its
+lowerings here follow the integers through (:mod:`maps`) and emit kernels of bytes; where an operator, its
 weights or its numbers do not allow that, they leave the call to the float32 families.
 
 How many bits activations have is known from the network itself: a Clip (or Relu) right before a QuantizeLinear bounds
 the bytes, and so does a narrower Clip anywhere in a chain of bytes.  Activations that were cut to ``127 * scale`` with
 zero point 0 are 7-bit, and take faster instructions on targets without a dot product of bytes
-(:func:`int8_targets.pairs_fit`); no option is needed to say so.
+(:func:`targets.pairs_fit`); no option is needed to say so.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import relax, te
 
-from planner.schedules import int8_arithmetic, int8_convolution, int8_depthwise, int8_pooling, int8_targets
 from planner.schedules.blocked import CHANNELS, FeatureMap, pack_depthwise
-from planner.schedules.int8_arithmetic import WORD, Grid
-from planner.schedules.int8_maps import ByteMap, StoredBytes, Sums, Total, Union, greater, smaller
-from planner.schedules.int8_targets import Instruction
+from planner.schedules.int8 import arithmetic, convolution, depthwise, pooling, targets
+from planner.schedules.int8.arithmetic import WORD, Grid
+from planner.schedules.int8.maps import ByteMap, StoredBytes, Sums, Total, Union, greater, smaller
+from planner.schedules.int8.targets import Instruction
 from planner.schedules.rewriter import ALONE, FUSABLE, shape_of
 from planner.schedules.window import Window
 
@@ -61,7 +61,7 @@ def lower_quantize(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool
         return False
     known = rewriter.deferred.get(source)
     if isinstance(known, ByteMap | Sums | Total | Union):
-        result = known.quantised(rewriter, grid)
+        result: ByteMap | None = known.quantised(rewriter, grid)
     else:
         result = _round(rewriter, source, grid)
     if result is None:
@@ -77,7 +77,7 @@ def _round(rewriter: Rewriter, source: Any, grid: Grid) -> ByteMap | None:
     grid = grid.within(*rewriter.intervals.get(source, (None, None)))
     if source in rewriter.blocked:
         data, size = rewriter.blocked[source]
-        result = rewriter.call(int8_arithmetic.quantise, data, scale, hint="quantize", grid=grid)
+        result = rewriter.call(arithmetic.quantise, data, scale, hint="quantize", grid=grid)
         return ByteMap(data=result, size=size, grid=grid, shape=shape)
     if len(shape) == _MAP:
         size = FeatureMap.of(shape)
@@ -86,7 +86,7 @@ def _round(rewriter: Rewriter, source: Any, grid: Grid) -> ByteMap | None:
     else:
         return None
     words = len(shape) == _MAP and size.channels <= WORD
-    quantise = int8_arithmetic.quantise_words if words else int8_arithmetic.quantise_plain
+    quantise = arithmetic.quantise_words if words else arithmetic.quantise_plain
     data = rewriter.call(quantise, rewriter.as_plain(source), scale, hint="quantize", size=size, grid=grid)
     return ByteMap(data=data, size=size, grid=grid, shape=shape)
 
@@ -111,12 +111,12 @@ def lower_conv2d(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     if not isinstance(known, ByteMap) or attrs.data_layout != "NCHW" or weight is None:
         return False
     groups, filters = int(attrs.groups), weight.values.shape[0]
-    depthwise = groups == known.size.channels == filters and groups > 1
-    if groups != 1 and not depthwise:
+    alone = groups == known.size.channels == filters and groups > 1
+    if groups != 1 and not alone:
         return False
     output = FeatureMap.of(shape_of(var))
     window = Window.of(attrs, weight.values.shape[2:])
-    return _multiply(rewriter, var, known, weight, output, window, depthwise=depthwise)
+    return _multiply(rewriter, var, known, weight, output, window, alone=alone)
 
 
 def lower_matmul(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
@@ -133,7 +133,7 @@ def lower_matmul(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     window = Window(kernel=(size.height, size.width), strides=(1, 1), padding=(0, 0, 0, 0))
     output = FeatureMap(channels=outputs, height=1, width=1, images=rows)
     turned = _Bytes(values=filters, scales=weight.scales)
-    return _multiply(rewriter, var, known, turned, output, window, depthwise=False)
+    return _multiply(rewriter, var, known, turned, output, window, alone=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,7 @@ def _multiply(
     output: FeatureMap,
     window: Window,
     *,
-    depthwise: bool,
+    alone: bool,
 ) -> bool:
     """Emit the kernel of a convolution of bytes and note what its sums stand for."""
     values, grid = weight.values, known.grid
@@ -175,16 +175,16 @@ def _multiply(
         return False
     kernel: Callable[..., te.Tensor]
     details: dict[str, Any] = {}
-    if depthwise:
+    if alone:
         known = known.in_blocks(rewriter)
-        kernel, hint, packed = int8_depthwise.depthwise, "depthwise", pack_depthwise(values)
+        kernel, hint, packed = depthwise.depthwise, "depthwise", pack_depthwise(values)
         data, details = known.data, {"zero": grid.zero}
     else:
-        kernel, hint, packed = int8_convolution.convolution, "conv2d", int8_convolution.pack(values)
-        fits = grid.low >= 0 and int8_targets.pairs_fit(packed, grid.high)
+        kernel, hint, packed = convolution.convolution, "conv2d", convolution.pack(values)
+        fits = grid.low >= 0 and targets.pairs_fit(packed, grid.high)
         paired = not fits and rewriter.bytes.exact is Instruction.PMADDWD
         if paired:
-            packed = int8_convolution.pack(values, paired=True, words=known.words)
+            packed = convolution.pack(values, paired=True, words=known.words)
         data = _padded(rewriter, known, window, widened=paired and not known.words)
         details = {"fits": fits, "paired": paired, "dtype": grid.dtype}
     sums = rewriter.call(
@@ -201,7 +201,7 @@ def _padded(rewriter: Rewriter, known: ByteMap, window: Window, *, widened: bool
     """Pad a map of bytes, and widen it to 16 bits, once, however many windows of the same padding read it."""
     if not window.padded and not widened:
         return known.data
-    change, hint = (int8_arithmetic.widen, "widen") if widened else (int8_arithmetic.pad, "pad")
+    change, hint = (arithmetic.widen, "widen") if widened else (arithmetic.pad, "pad")
 
     def make() -> Any:
         return rewriter.call(
@@ -297,7 +297,7 @@ def lower_max_pool(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool
     known = known.in_blocks(rewriter)
     output, window = FeatureMap.of(shape_of(var)), Window.of(call.attrs, call.attrs.pool_size)
     data = rewriter.call(
-        int8_pooling.maximum, known.data, hint="max_pool", pattern=FUSABLE,
+        pooling.maximum, known.data, hint="max_pool", pattern=FUSABLE,
         source=known.size, output=output, window=window,
     )  # fmt: skip
     rewriter.deferred[var] = replace(known, data=data, size=output, shape=output.plain_shape)
@@ -333,7 +333,7 @@ def lower_global_mean(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> b
 def _mean(rewriter: Rewriter, var: relax.Var, known: ByteMap, output: FeatureMap, window: Window) -> bool:
     known = known.in_blocks(rewriter)
     sums = rewriter.call(
-        int8_pooling.total, known.data, hint="avg_pool", pattern=FUSABLE,
+        pooling.total, known.data, hint="avg_pool", pattern=FUSABLE,
         source=known.size, output=output, window=window,
     )  # fmt: skip
     count = window.kernel[0] * window.kernel[1]
