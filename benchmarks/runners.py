@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+WARMING = 4
+"""One run is not counted for so many that are."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
@@ -66,8 +69,9 @@ class Runner:
         raise NotImplementedError
 
     def sample(self, runs: int) -> float:
-        """Time some runs in a row after one that is not counted; milliseconds a run."""
-        self.once()
+        """Time some runs in a row after others that are not counted and wake the threads; milliseconds a run."""
+        for _ in range(1 + runs // WARMING):
+            self.once()
         start = time.perf_counter_ns()
         for _ in range(runs):
             self.once()

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 SAMPLE_MS = 30.0
 """What a sample should take: small networks run several times a sample."""
 MOST_RUNS = 200
-REST_S = 0.005
-"""What a process is given to go quiet in before another one has its turn."""
+REST_S = 0.25
+"""What a process is given to go quiet in before another one has its turn: idle threads of TVM spin for 0.14 s."""
 
 
 class Side(Protocol):

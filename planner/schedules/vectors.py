@@ -108,8 +108,8 @@ _FEW = 16
 """Vector registers, where that is few: x86 before AVX-512."""
 _CROWDED = 2.5
 """How much longer a tail takes where registers are few: they are still taken by what the whole tiles left."""
-_IDLE = 1.4
-"""How much longer a kernel takes that cannot be spread evenly over threads."""
+_UNEVEN = 1.2
+"""How much longer a kernel takes that is spread over threads and ends in a tail of pixels."""
 _STREAMS = 4
 """Blocks of weights that are read side by side, each from a place of its own."""
 
@@ -160,12 +160,34 @@ def tile_of(unit: VectorUnit, *, blocks: int, pixels: int, run: int, window: int
     def time(tile: Tile) -> float:
         whole, tail = divmod(pixels, tile.pixels)
         rest = step(Tile(pixels=tail, blocks=tile.blocks)) if tail else 0.0
-        # Tiles are spread over threads where all are whole, else blocks: of those there must be some for each.
-        idle = unit.parallel and tail and blocks // tile.blocks < 2 * unit.threads
         crowded = _CROWDED if unit.registers <= _FEW else 1.0
-        return (whole * step(tile) + rest * crowded) / tile.blocks * (_IDLE if idle else 1.0)
+        uneven = _UNEVEN if unit.parallel and tail else 1.0
+        return (whole * step(tile) + rest * crowded) / tile.blocks * uneven
 
     return min(tiles(unit, blocks=blocks, pixels=pixels), key=time)
+
+
+def parts(unit: VectorUnit, blocks: int, tiles: int, *, tail: bool) -> int:
+    """Choose into how many parts rows of tiles are cut so that threads have equally much to do.
+
+    Args:
+        unit: The vector unit.
+        blocks: Rows of tiles that there are, each for other output channels.
+        tiles: Tiles in a row.
+        tail: Whether the last tile is a smaller one, which makes all parts of a row ask for it.
+
+    Returns:
+        The fewest parts, at most ``tiles``, with which the busiest thread does least.
+
+    >>> parts(VectorUnit(registers=32, lanes=16, threads=2), 3, 100, tail=False)
+    2
+    """
+
+    def busiest(count: int) -> float:
+        asking = _UNEVEN if tail and count > 1 else 1.0
+        return -(-blocks * count // unit.threads) * -(-tiles // count) * asking
+
+    return min(range(1, min(tiles, 4 * unit.threads) + 1), key=busiest)
 
 
 def pixels_of_row(unit: VectorUnit, width: int) -> int:

@@ -137,14 +137,19 @@ class ConvolutionRule(FamilyRule):
         many = kernel.extent(kernel.loops(self.ANCHOR)[1]) > _MANY * tile.pixels
         unpacking = {storage.UNPACK_ONCE: int(many)} if kernel.has(storage.UNPACKED) else {}
         operations = 2 * math.prod(kernel.extent(loop) for loop in kernel.loops(self.ANCHOR))
-        threads = int(self.unit.worth_waking(operations))
-        return {"pixels": tile.pixels, "blocks": tile.blocks, "unroll": unroll, "threads": threads, **unpacking}
+        parts = 0
+        if self.unit.worth_waking(operations):
+            count, pixels, *_ = (kernel.extent(loop) for loop in kernel.loops(self.ANCHOR))
+            rows, tiles, tail = count // tile.blocks, -(-pixels // tile.pixels), bool(pixels % tile.pixels)
+            parts = 1 if unpacking else vectors.parts(self.unit, rows, tiles, tail=tail)
+        return {"pixels": tile.pixels, "blocks": tile.blocks, "unroll": unroll, "parts": parts, **unpacking}
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:
         """Schedule a convolution.
 
         ``pixels`` times ``blocks`` of 16 channels are in registers; ``unroll`` input channels are one step of the
-        innermost loop.  ``threads`` says whether blocks, and tiles where all are whole, are spread over threads.
+        innermost loop.  Each row of tiles is cut into so many ``parts``, which are spread over threads; 0 means that
+        one thread computes all.
         """
         tail = kernel.extent(kernel.loops(self.ANCHOR)[1]) % parameters["pixels"]
         if tail:
@@ -158,9 +163,10 @@ class ConvolutionRule(FamilyRule):
         sch.reorder(oo, po, outer, row, column, rolled, unrolled, pi, oi, b)
         storage.settle(kernel, parameters, oo)
         outside = [oo, po]
-        if parameters["threads"] and not tail and not parameters.get(storage.UNPACK_ONCE):
-            outside = [sch.fuse(oo, po)]
-        if parameters["threads"]:
+        if parameters["parts"] > 1:
+            part, po = sch.split(po, [parameters["parts"], None])
+            outside = [sch.fuse(oo, part), po]
+        if parameters["parts"]:
             sch.parallel(outside[0])
         sch.reverse_compute_at(epilogue, outside[-1])
         *within, lane = sch.get_loops(epilogue)[len(outside) :]
@@ -169,9 +175,7 @@ class ConvolutionRule(FamilyRule):
             sch.unroll(loop)
         sch.vectorize(b)
         if tail:
-            sch.annotate(
-                outside[-1], "pragma_loop_partition_hint", 1
-            )  # the last tile gets code of its own, without conditions
+            sch.annotate(po, "pragma_loop_partition_hint", 1)  # the last tile gets code of its own, without conditions
         sch.decompose_reduction(block, outer)
         return sch
 
