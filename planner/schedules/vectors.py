@@ -174,7 +174,7 @@ def parts(unit: VectorUnit, blocks: int, tiles: int, *, tail: bool) -> int:
         unit: The vector unit.
         blocks: Rows of tiles that there are, each for other output channels.
         tiles: Tiles in a row.
-        tail: Whether the last tile is a smaller one, which makes all parts of a row ask for it.
+        tail: Whether the last tile is a smaller one; such rows are not cut.
 
     Returns:
         The fewest parts, at most ``tiles``, with which the busiest thread does least.
@@ -183,10 +183,11 @@ def parts(unit: VectorUnit, blocks: int, tiles: int, *, tail: bool) -> int:
     2
     """
 
-    def busiest(count: int) -> float:
-        asking = _UNEVEN if tail and count > 1 else 1.0
-        return -(-blocks * count // unit.threads) * -(-tiles // count) * asking
+    def busiest(count: int) -> int:
+        return -(-blocks * count // unit.threads) * -(-tiles // count)
 
+    if tail:
+        return 1
     return min(range(1, min(tiles, 4 * unit.threads) + 1), key=busiest)
 
 

@@ -148,8 +148,8 @@ class ConvolutionRule(FamilyRule):
         """Schedule a convolution.
 
         ``pixels`` times ``blocks`` of 16 channels are in registers; ``unroll`` input channels are one step of the
-        innermost loop.  Each row of tiles is cut into so many ``parts``, which are spread over threads; 0 means that
-        one thread computes all.
+        innermost loop.  Each row of tiles, where all are whole, is cut into so many ``parts``, which are spread over
+        threads; 0 means that one thread computes all.
         """
         tail = kernel.extent(kernel.loops(self.ANCHOR)[1]) % parameters["pixels"]
         if tail:
@@ -163,7 +163,7 @@ class ConvolutionRule(FamilyRule):
         sch.reorder(oo, po, outer, row, column, rolled, unrolled, pi, oi, b)
         storage.settle(kernel, parameters, oo)
         outside = [oo, po]
-        if parameters["parts"] > 1:
+        if parameters["parts"] > 1 and not tail:  # taking the tail apart is wrong for parts that begin behind it
             part, po = sch.split(po, [parameters["parts"], None])
             outside = [sch.fuse(oo, part), po]
         if parameters["parts"]:
