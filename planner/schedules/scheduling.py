@@ -15,11 +15,11 @@ Parameters = Mapping[str, int]
 """What a rule chooses for one kernel, by name: tile sizes, unrolling, blocking."""
 
 CHOSEN = "blinkplan.schedule"
-"""Attribute of a PrimFunc that says how it is to be scheduled, in the words of :meth:`FamilyRule.describe`."""
+"""Attribute of a PrimFunc that says how it is to be scheduled, in the words of :meth:`FamilyRule.text`."""
 
 
 def parse(text: str) -> tuple[str, dict[str, int]]:
-    """Read what :meth:`FamilyRule.describe` wrote.
+    """Read what :meth:`FamilyRule.text` wrote.
 
     >>> parse("convolution pixels=14 blocks=2")
     ('convolution', {'pixels': 14, 'blocks': 2})
@@ -149,12 +149,8 @@ class FamilyRule(ScheduleRule):
             raise ValueError(f"a schedule of family {family!r} was noted on a kernel of family {self.FAMILY!r}")
         return parameters
 
-    def describe(self, kernel: Kernel) -> str:
-        """Say how a kernel is scheduled, as written to the build config."""
-        return self.text(self.parameters(kernel))
-
     def text(self, parameters: Parameters) -> str:
-        """Write parameters down."""
+        """Write parameters down, as they stand in the build config."""
         return " ".join([self.FAMILY, *(f"{key}={value}" for key, value in parameters.items())])
 
     def apply(self, func: tirx.PrimFunc, target: Any, tunable: bool) -> s_tir.Schedule | None:

@@ -167,27 +167,24 @@ def tile_of(unit: VectorUnit, *, blocks: int, pixels: int, run: int, window: int
     return min(tiles(unit, blocks=blocks, pixels=pixels), key=time)
 
 
-def parts(unit: VectorUnit, blocks: int, tiles: int, *, tail: bool) -> int:
+def parts(unit: VectorUnit, blocks: int, tiles: int) -> int:
     """Choose into how many parts rows of tiles are cut so that threads have equally much to do.
 
     Args:
         unit: The vector unit.
         blocks: Rows of tiles that there are, each for other output channels.
-        tiles: Tiles in a row.
-        tail: Whether the last tile is a smaller one; such rows are not cut.
+        tiles: Tiles in a row, all of them whole.
 
     Returns:
         The fewest parts, at most ``tiles``, with which the busiest thread does least.
 
-    >>> parts(VectorUnit(registers=32, lanes=16, threads=2), 3, 100, tail=False)
+    >>> parts(VectorUnit(registers=32, lanes=16, threads=2), 3, 100)
     2
     """
 
     def busiest(count: int) -> int:
         return -(-blocks * count // unit.threads) * -(-tiles // count)
 
-    if tail:
-        return 1
     return min(range(1, min(tiles, 4 * unit.threads) + 1), key=busiest)
 
 

@@ -140,8 +140,8 @@ class ConvolutionRule(FamilyRule):
         parts = 0
         if self.unit.worth_waking(operations):
             count, pixels, *_ = (kernel.extent(loop) for loop in kernel.loops(self.ANCHOR))
-            rows, tiles, tail = count // tile.blocks, -(-pixels // tile.pixels), bool(pixels % tile.pixels)
-            parts = 1 if unpacking else vectors.parts(self.unit, rows, tiles, tail=tail)
+            whole = pixels % tile.pixels == 0 and not unpacking
+            parts = vectors.parts(self.unit, count // tile.blocks, pixels // tile.pixels) if whole else 1
         return {"pixels": tile.pixels, "blocks": tile.blocks, "unroll": unroll, "parts": parts, **unpacking}
 
     def schedule(self, kernel: Kernel, parameters: Parameters) -> s_tir.Schedule:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvm import relax, s_tir, te, tirx
 
-from planner.schedules import vectors
+from planner.schedules import storage, vectors
 from planner.schedules.blocked import FeatureMap, pack_depthwise
 from planner.schedules.rewriter import FUSABLE, shape_of
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
@@ -55,9 +55,7 @@ def depthwise(
         if framed:
             inside = te.all(y >= 0, y < source.height, x >= 0, x < source.width)
             read = te.if_then_else(inside, read, tirx.const(0, "float32"))
-        weight = packed[o, row, column, b]
-        if str(packed.dtype) != "float32":
-            weight = tirx.Cast("float32", weight)
+        weight = storage.decode(packed, (o, row, column, b))
         return te.sum(read * weight, axis=[row, column])
 
     notes = {WIDTH: output.width, FRAMED: int(framed)}

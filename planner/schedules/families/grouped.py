@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import relax, te, tirx
+from tvm import relax, te
 
+from planner.schedules import storage
 from planner.schedules.blocked import CHANNELS, FeatureMap, blocks_of
 from planner.schedules.families.convolution import RUN, ConvolutionRule
 from planner.schedules.rewriter import FUSABLE, shape_of
@@ -99,9 +100,7 @@ def grouped_convolution(
             image, y, x = output.place(p)
             place = image, y * down + row * dilate_h, x * across + column * dilate_w
             read = window.read(data, source, (block, *place, lane))
-        weight = packed[o, outer, row, column, inner, b]
-        if str(packed.dtype) != "float32":
-            weight = tirx.Cast("float32", weight)
+        weight = storage.decode(packed, (o, outer, row, column, inner, b))
         return te.sum(read * weight, axis=[outer, row, column, inner])
 
     run = output.images * output.pixels if window.pointwise else output.width
