@@ -55,7 +55,10 @@ def describe(path: Path, data: Dataset, sample: Dataset) -> dict[str, object]:
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "bytes": path.stat().st_size,
         "opset": model.opset_import[0].version,
-        "parameters": sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer),
+        # By how much images are scaled is no parameter.
+        "parameters": sum(
+            int(np.prod(tensor.dims)) for tensor in model.graph.initializer if not tensor.name.endswith("/scales")
+        ),
         "test_images": len(data.test),
         "test_top1": top1(data, data.test),
         "sample_test_top1": top1(sample, sample.test),

@@ -61,6 +61,8 @@ RECIPES = {
     "quick": Recipe(steps=16000, peak=1.5e-3, decay=5e-4),
     "resnet8": Recipe(steps=12000, peak=4e-3, decay=1e-2),
     "vggs": Recipe(steps=14000, peak=4e-3, decay=1e-2),
+    "vgg16q": Recipe(steps=12000, peak=3e-3, decay=1e-2),
+    "vgg16": Recipe(steps=4500, peak=1.5e-3, decay=1e-2),
 }
 
 
@@ -123,10 +125,38 @@ def export(network: nn.Module, path: Path) -> None:
         do_constant_folding=False,
     )
     model = onnx.load(str(path))
+    settle(model)
     tidy(model)
     model.doc_string = ""
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
+
+
+def settle(model: onnx.ModelProto) -> None:
+    """Write by how much a ``Resize`` scales, where the exporter leaves it to be computed from the shape it reads.
+
+    Args:
+        model: The exported network at batch 1, changed in place. Nodes that nothing reads any more go.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    shapes = {
+        value.name: [length.dim_value for length in value.type.tensor_type.shape.dim]
+        for value in (*inferred.input, *inferred.value_info, *inferred.output)
+    }
+    for node in model.graph.node:
+        if node.op_type == "Resize" and len(node.input) > 3:
+            scales = np.divide(shapes[node.output[0]], shapes[node.input[0]]).astype(np.float32)
+            name = "/".join([*node.name.strip("/").split("/")[:-1], "scales"])
+            model.graph.initializer.append(onnx.numpy_helper.from_array(scales, name))
+            node.input[:] = [node.input[0], "", name]
+    nodes, read = list(model.graph.node), {value.name for value in model.graph.output}
+    kept = []
+    for node in reversed(nodes):
+        if read.intersection(node.output):
+            read.update(node.input)
+            kept.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(kept))
 
 
 def tidy(model: onnx.ModelProto) -> None:
