@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from costmodels import CostTable, TableError, write_aside
 from planner.budget import Budget
+from planner.domination import Dominated, describe
 from planner.errors import InputError
 from planner.figures import exact_loss, figures
 
@@ -76,6 +77,7 @@ class Plan:
         refit: Whether later layers are to be refitted, as in the table.
         exact_latency_ns: Latency of the exact build of each model that the table knows it of, nanoseconds.
         sources: SHA-256 of the network's file for each model that the table knows it of.
+        dropped: Choices that were left out beforehand, because another one of their layer is as good in every cost.
 
     >>> from costmodels import ChoiceCost, LayerCosts, ModelCosts
     >>> from planner.planning import plan
@@ -102,10 +104,12 @@ class Plan:
     refit: bool = False
     exact_latency_ns: dict[str, int] = field(default_factory=dict, hash=False)
     sources: dict[str, str] = field(default_factory=dict, hash=False)
+    dropped: tuple[Dominated, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a plan that contradicts itself."""
         object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "dropped", tuple(self.dropped))
         if self.status not in ("optimal", "feasible"):
             raise InputError(f"the status of a plan is {self.status!r}; expected 'optimal' or 'feasible'")
         if {layer.model for layer in self.layers} != set(self.latency_ns):
@@ -179,6 +183,7 @@ class Plan:
             "refit": self.refit,
             "exact_latency_ns": self.exact_latency_ns,
             "sources": self.sources,
+            "dropped": [asdict(item) for item in self.dropped],
             "layers": [{name: getattr(layer, name) for name in _LAYER_KEYS} for layer in self.layers],
         }
 
@@ -215,6 +220,8 @@ class Plan:
         lines.append(_beside("memory", self.memory_bytes, self.budget.memory_bytes, 2**20, "MiB"))
         gap = "no bound" if self.gap is None else f"gap {100 * self.gap:.4g} %"
         lines.append(f"loss {self.loss:.6g}, {self.status} by {self.solver}, {gap} ({self.objective} minimised)")
+        if self.dropped:
+            lines.append(describe(self.dropped))
         return "\n".join(lines)
 
 
@@ -281,6 +288,8 @@ def _from_json(found: Any) -> Plan:
     plan = Plan(
         layers=tuple(PlannedLayer(**{name: layer[name] for name in _LAYER_KEYS}) for layer in found["layers"]),
         budget=Budget(**found["budget"]),
+        # Plans of older versions leave nothing out.
+        dropped=tuple(Dominated(**item) for item in found.get("dropped", [])),
         **{name: found[name] for name in _PLAN_KEYS},
     )
     derived: Mapping[str, object] = {

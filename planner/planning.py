@@ -13,6 +13,7 @@ from typing import NoReturn
 import solvers
 from costmodels import CostTable
 from planner.budget import Budget
+from planner.domination import Dominated, instead, undominated
 from planner.errors import InfeasibleError, InputError, LimitError
 from planner.figures import Choices, Figures, figures, z_of
 from planner.formulate import formulate
@@ -67,8 +68,9 @@ def plan(
         solvers.Limits(time_s=time_limit_s, seed=seed, workers=workers)
     except (ValueError, TypeError) as error:
         raise InputError(str(error)) from None
+    less, dropped = undominated(table, spread=budget.latency_quantile > 0.5)
     search = _Search(
-        table=table,
+        table=less,
         budget=budget,
         objective=objective,
         solver=chosen_solver,
@@ -78,10 +80,11 @@ def plan(
         explains=explains,
     )
     try:
-        found = search.robust(hint) if search.is_robust else search.plain(hint)
+        start = None if hint is None else instead(hint, dropped)
+        found = search.robust(start) if search.is_robust else search.plain(start)
     except solvers.RefusedError as error:
         raise InputError(f"the solver {solver!r} refuses: {error}") from None
-    return _plan(search, found, time.perf_counter() - begin)
+    return _plan(search, table, dropped, found, time.perf_counter() - begin)
 
 
 def find_solver(name: str) -> Solver:
@@ -254,8 +257,8 @@ class _Search:
         )
 
 
-def _plan(search: _Search, found: _Found, seconds: float) -> Plan:
-    table, budget = search.table, search.budget
+def _plan(search: _Search, table: CostTable, dropped: tuple[Dominated, ...], found: _Found, seconds: float) -> Plan:
+    budget = search.budget
     exact = figures(table, found.choices, budget)
     wrong = exact.broken(budget)
     if wrong:
@@ -296,6 +299,7 @@ def _plan(search: _Search, found: _Found, seconds: float) -> Plan:
         refit=table.refit,
         exact_latency_ns={m.name: m.exact_latency_ns for m in table.models if m.exact_latency_ns is not None},
         sources=_sources(table),
+        dropped=dropped,
     )
 
 

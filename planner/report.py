@@ -7,6 +7,8 @@ import html
 import io
 from typing import TYPE_CHECKING, Any
 
+from planner.domination import describe
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -137,7 +139,7 @@ def page(plan: Plan, frontier: Frontier, report: Report | None = None) -> str:
     ]
     if report is not None:
         parts += ["<h2>Promised and measured</h2>", _promises(report.promises), _accuracy(report)]
-    parts += ["<h2>Layer by layer</h2>", _layers(plan)]
+    parts += ["<h2>Layer by layer</h2>", _layers(plan), _dropped(plan)]
     parts += ["<h2>Latency, memory and accuracy</h2>", _image(picture(frontier, plan, report))]
     footer = f"blinkplan {plan.versions.get('blinkplan', '')}, cost table {plan.table_digest[:12]}"
     return (
@@ -182,6 +184,22 @@ def _layers(plan: Plan) -> str:
         for layer in plan.layers
     ]
     return _table(("layer", "choice", "latency µs", "", "weights KiB", "alive KiB", "loss"), rows)
+
+
+def _dropped(plan: Plan) -> str:
+    """Say which choices were left out before planning; which by which, for who wants to know."""
+    if not plan.dropped:
+        return ""
+    rows = [
+        (
+            _cell(", ".join(f"{item.model}/{layer}" if len(plan.latency_ns) > 1 else layer for layer in item.layers)),
+            _cell(item.choice),
+            _cell(item.by),
+        )
+        for item in plan.dropped
+    ]
+    table = _table(("layer", "left out", "beaten by"), rows)
+    return f"<details><summary>Of all choices, {html.escape(describe(plan.dropped))}.</summary>{table}</details>"
 
 
 def _promises(promises: Sequence[Promise]) -> str:

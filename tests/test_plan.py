@@ -295,7 +295,7 @@ def test_bad_arguments_are_refused_with_what_exists(change: dict[str, object], e
 
 
 def test_exhaustive_refuses_what_is_too_large() -> None:
-    layers = tuple(LayerCosts(name=f"l{i}", choices=(choice("a"), choice("b"))) for i in range(40))
+    layers = tuple(LayerCosts(name=f"l{i}", choices=(choice("a"), choice("b", 500, loss=0.1))) for i in range(40))
     table = CostTable(models=(ModelCosts(name="m", layers=layers),))
     with pytest.raises(InputError, match="exhaustive"):
         plan(table, Budget(), "exhaustive")
