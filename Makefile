@@ -18,9 +18,9 @@ help:
 	@echo "make lint       check style, types and imports"
 	@echo "make format     put the code into the house's format"
 	@echo "make data       fetch the whole of Fashion-MNIST into data/full (31 MB)"
-	@echo "make models     train the shipped networks again (needs PyTorch, a quarter of an hour)"
+	@echo "make models     train the shipped networks again and VGG16 (needs PyTorch, an hour and a half)"
 	@echo "make notebooks  execute the notebooks"
-	@echo "make clean      remove caches and builds; make distclean also .venv and data/full"
+	@echo "make clean      remove caches and builds; make distclean also .venv, data/full and data/large"
 
 demo: $(VENV)/installed
 	$(BIN)/blinkplan demo
@@ -64,7 +64,7 @@ clean:
 	find $(SOURCES) tests data benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean
-	rm -rf $(VENV) data/full
+	rm -rf $(VENV) data/full data/large
 
 # A linker comes from the package index where the machine has no C compiler: a built network is a shared library.
 LINKER := $(if $(shell for c in cc gcc clang; do command -v $$c; done),,linker)

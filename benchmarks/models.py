@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import planner
 
-SHIPPED = ("quick", "resnet8", "vggs")
+SHIPPED = ("quick", "resnet8", "vggs", "vgg16q")
 LIGHT = {
     "squeezenet": "squeezenet",
     "resnet50": "resnet50",
@@ -33,7 +33,7 @@ MADE: dict[str, Callable[[], onnx.ModelProto]] = {
     "efficientnet": lambda: mobile.mobile(mobile.EFFICIENTNET_LITE0, same=True),
 }
 NAMES = (*SHIPPED, *LIGHT, *MADE)
-FAMOUS = (*SHIPPED, *LIGHT)
+FAMOUS = ("quick", "resnet8", "vggs", *LIGHT)
 """The networks whose geometric mean is stated."""
 CALIBRATION = 16
 """Inputs that an int8 network is calibrated with."""

@@ -15,19 +15,21 @@ from planner.dataset import Dataset, Split, read
 
 
 def main() -> None:
-    """Describe every network in the folder, and print how often each is right."""
+    """Describe every network that is there, and print how often each is right; of others the record stays."""
     here = Path(__file__).parent
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=here / "full", help="folder with Fashion-MNIST")
     parser.add_argument("--sample", type=Path, default=here / "fashion_mnist.npz", help="the shipped sample")
-    parser.add_argument("--models", type=Path, default=here / "models", help="folder with ONNX files")
+    parser.add_argument("--models", type=Path, default=here / "models", help="folder with the shipped ONNX files")
+    parser.add_argument("--large", type=Path, default=here / "large", help="folder with those that are not shipped")
     options = parser.parse_args()
     data, sample = read(options.data), read(options.sample)
-    described = {}
-    for path in sorted(options.models.glob("*.onnx")):
+    record = options.models / "models.json"
+    described = json.loads(record.read_text()) if record.is_file() else {}
+    for path in [*sorted(options.models.glob("*.onnx")), *sorted(options.large.glob("*.onnx"))]:
         described[path.stem] = describe(path, data, sample)
         print(path.stem, json.dumps(described[path.stem]))
-    (options.models / "models.json").write_text(json.dumps(described, indent=2) + "\n")
+    record.write_text(json.dumps(described, indent=2) + "\n")
 
 
 def describe(path: Path, data: Dataset, sample: Dataset) -> dict[str, object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ class Recipe:
         peak: The highest learning rate, reached after 15 % of the steps; from there it falls linearly to
             nothing.
         decay: Weight decay of AdamW.
+        shipped: Whether the network comes with blinkplan; one that does not goes into a folder beside.
 
     >>> Recipe(steps=100, peak=1.0, decay=0.0).rate(15)
     1.0
@@ -43,6 +44,7 @@ class Recipe:
     steps: int
     peak: float
     decay: float
+    shipped: bool = True
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step.
@@ -62,7 +64,7 @@ RECIPES = {
     "resnet8": Recipe(steps=12000, peak=4e-3, decay=1e-2),
     "vggs": Recipe(steps=14000, peak=4e-3, decay=1e-2),
     "vgg16q": Recipe(steps=12000, peak=3e-3, decay=1e-2),
-    "vgg16": Recipe(steps=4500, peak=1.5e-3, decay=1e-2),
+    "vgg16": Recipe(steps=4500, peak=1.5e-3, decay=1e-2, shipped=False),
 }
 
 
@@ -219,7 +221,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(NETWORKS), help="which networks; all")
     parser.add_argument("--data", type=Path, default=Path(__file__).parent / "full", help="folder with Fashion-MNIST")
     parser.add_argument(
-        "-o", "--out", type=Path, default=Path(__file__).parent / "models", help="folder for ONNX files"
+        "-o", "--out", type=Path, help="folder for ONNX files; models for those that are shipped, large for others"
     )
     parser.add_argument("--steps", type=int, help="another number of steps, to try something out")
     options = parser.parse_args()
@@ -239,18 +241,19 @@ def main() -> None:
     )
     tests = scaled(arrays.parts["test"][0], arrays.mean, arrays.std)
     truth = torch.from_numpy(arrays.parts["test"][1].astype(np.int64))
-    options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     for name in options.names:
         torch.manual_seed(SEED)
         network = NETWORKS[name]().to(memory_format=torch.channels_last)
         recipe = RECIPES[name]
         if options.steps:
-            recipe = Recipe(steps=options.steps, peak=recipe.peak, decay=recipe.decay)
+            recipe = replace(recipe, steps=options.steps)
         epochs = recipe.steps * BATCH / len(images)
         print(f"{name}: {recipe.steps} steps ({epochs:.1f} epochs) on {len(images)} images", flush=True)
         train(network, recipe, images, labels)
-        export(network, options.out / f"{name}.onnx")
+        folder = options.out or Path(__file__).parent / ("models" if recipe.shipped else "large")
+        folder.mkdir(parents=True, exist_ok=True)
+        export(network, folder / f"{name}.onnx")
         print(f"{name}: {accuracy(network, tests, truth):.2f} % of {len(truth)} test images", flush=True)
 
 

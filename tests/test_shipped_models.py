@@ -13,11 +13,14 @@ from planner.dataset import read, shipped
 
 DATA = Path(__file__).parent.parent / "data"
 DESCRIBED = json.loads((DATA / "models" / "models.json").read_text())
-PROMISED = {"quick": 89.0, "resnet8": 90.5, "vggs": 92.5}
+PROMISED = {"quick": 89.0, "resnet8": 90.5, "vggs": 92.5, "vgg16q": 92.5}
+NOT_SHIPPED = {"vgg16": 92.5}
+"""What `make models` trains beside them, too large for a repository."""
 
 
-def test_the_three_networks_are_described() -> None:
-    assert set(DESCRIBED) == set(PROMISED) == {path.stem for path in (DATA / "models").glob("*.onnx")}
+def test_the_networks_are_described() -> None:
+    assert set(PROMISED) == {path.stem for path in (DATA / "models").glob("*.onnx")}
+    assert set(DESCRIBED) - set(NOT_SHIPPED) == set(PROMISED)
 
 
 @pytest.mark.parametrize("name", PROMISED)
@@ -63,7 +66,18 @@ def test_a_network_has_a_static_shape_and_meaningful_names(name: str) -> None:
     names = [node.name for node in model.graph.node]
     assert len(set(names)) == len(names)
     assert all(name[0].isalpha() and "onnx" not in name.lower() for name in names)
-    assert "conv1" in names
+    assert {"conv1", "conv1_1"} & set(names)
+
+
+def test_vgg16_scales_its_images_itself_by_a_constant() -> None:
+    import onnx
+
+    model = onnx.load(str(shipped("models/vgg16q.onnx")))
+    nodes = {node.name: node for node in model.graph.node}
+    assert [node.op_type for node in model.graph.node].count("Conv") == 13
+    assert nodes["scale"].op_type == "Resize"
+    (scales,) = (onnx.numpy_helper.to_array(c) for c in model.graph.initializer if c.name == nodes["scale"].input[2])
+    assert scales.tolist() == pytest.approx([1, 1, 32 / 28, 32 / 28])
 
 
 def test_residual_networks_keep_their_shortcuts_and_normalisation() -> None:

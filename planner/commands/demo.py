@@ -17,7 +17,7 @@ MEMORY_SHARE = 0.5
 def register(subparsers: Any) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser("demo", help="measure, plan, build and verify a shipped network")
-    parser.add_argument("--model", default="quick", help="shipped network: quick, resnet8 or vggs")
+    parser.add_argument("--model", default="quick", help="shipped network: quick, resnet8, vggs or vgg16q")
     parser.add_argument(
         "--latency", type=float, default=LATENCY_SHARE, metavar="SHARE", help="of the exact build (default: 0.6)"
     )
