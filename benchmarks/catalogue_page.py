@@ -1,0 +1,84 @@
+"""The tables of docs/catalogue.md: what choices reach where they are put everywhere at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from catalogue_rows import Row
+from performance import table
+
+from costmodels import write_aside
+
+HEAD = ("choice", "layers", "time", "quartiles", "weight bytes", "top-1, points", "±", "loss")
+
+
+def between(text: str, mark: str, lines: Iterable[str]) -> str:
+    """Put lines between two marks, ``<!-- MARK -->`` and ``<!-- end of MARK -->``.
+
+    Args:
+        text: A page.
+        mark: What the marks say.
+        lines: What is to stand between them.
+
+    Returns:
+        The page with them, the rest of it unchanged.
+
+    Raises:
+        SystemExit: The page lacks a mark.
+    """
+    begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise SystemExit(f"expected one {begin} and behind it one {end}")
+    before, rest = text.split(begin)
+    return "\n".join([before + begin, "", *lines, "", end + rest.split(end)[1]])
+
+
+def _cells(row: Row) -> list[str]:
+    timing = row.timing
+    return [
+        f"`{row.choice}`" if not row.reference else row.choice,
+        "" if row.reference else str(row.layers),
+        f"{timing.ratio:.2f}" if timing else "-",
+        f"{timing.quartiles[0]:.2f} to {timing.quartiles[1]:.2f}" if timing else "-",
+        f"{row.bytes_ratio:.3f}",
+        f"{row.top1_change:+.2f}",
+        f"{row.top1_change_std:.2f}",
+        f"{row.loss:+.4f}",
+    ]
+
+
+def _order(row: Row) -> tuple[bool, int, str]:
+    """Exact first, single choices before compositions, references last."""
+    parts = row.choice.split("+")
+    return row.reference, -1 if row.choice == "exact" else len(parts), row.choice
+
+
+def lines(rows: Sequence[Row]) -> list[str]:
+    """Write a table for each network."""
+    found = []
+    for network in dict.fromkeys(row.network for row in rows):
+        mine = sorted((row for row in rows if row.network == network), key=_order)
+        exact = next(row for row in mine if row.choice == "exact")
+        timed = next((row.timing for row in mine if row.timing and not row.reference), None)
+        took = f", {1e3 * timed.exact_ms:.1f} µs" if timed else ""
+        found += [
+            f"### {network}",
+            "",
+            f"Exact: {exact.top1:.2f} % of {exact.images} test images, {exact.weight_bytes:,} bytes of weights{took}.",
+            "",
+            *table(HEAD, map(_cells, mine)),
+            "",
+        ]
+    machines = dict.fromkeys(row.timing.machine for row in rows if row.timing)
+    states = sorted({row.state for row in rows})
+    found += [
+        *(f"Timed on {machine}, one thread." for machine in machines),
+        f"Sources: {', '.join(states)} (digest of `planner` and `costmodels`; `benchmarks/catalogue_rows.py`).",
+    ]
+    return found
+
+
+def write_tables(page: Path, rows: Sequence[Row]) -> None:
+    """Write the tables between the marks of a page."""
+    write_aside(page, between(page.read_text(encoding="utf-8"), "measured", lines(rows)))

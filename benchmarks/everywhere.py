@@ -1,0 +1,110 @@
+"""One choice of the catalogue in all layers of a network that offer it, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import planner
+from planner.calibration import Calibration
+from planner.dataset import Dataset
+from planner.graph import LayerGraph
+from planner.registry import discover
+from planner.rewrite import EXACT, applicable
+
+SHIPPED = ("quick", "resnet8", "vggs", "vgg16q")
+ARITHMETIC = "int8"
+"""What is composed with every other choice, beside what the default catalogue composes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Subject:
+    """One network, what it is calibrated with, and what its choices are judged by.
+
+    Attributes:
+        graph: The exact network.
+        calibration: What it does on the calibration images.
+        data: All test images, labelled.
+        offered: The choices of each layer, those on request and all compositions included.
+    """
+
+    graph: LayerGraph
+    calibration: Calibration
+    data: Dataset
+    offered: Mapping[str, Sequence[str]]
+
+    @property
+    def name(self) -> str:
+        """Name of the network."""
+        return self.graph.name
+
+    def images(self, count: int | None = None) -> NDArray[np.float32]:
+        """Return test images as the network takes them, all or the first so many."""
+        return self.data.inputs(self.data.test, first=count)
+
+
+def subject(network: str, data: Path) -> Subject:
+    """Read a network and its images.
+
+    Args:
+        network: Name of a shipped network, or the path of an ONNX file.
+        data: Folder of the whole data set.
+    """
+    path = planner.shipped(f"models/{network}.onnx") if network in SHIPPED else Path(network)
+    graph = planner.load(path).graph
+    whole = planner.dataset.read(data)
+    return Subject(
+        graph=graph,
+        calibration=Calibration(graph, whole.inputs(whole.calibration)),
+        data=whole,
+        offered=applicable(graph, list(discover("planner.approximations"))),
+    )
+
+
+def names(subject: Subject) -> tuple[str, ...]:
+    """Return the choices worth a row: every single one, the compositions of the default catalogue, those with int8."""
+    every = list(dict.fromkeys(choice for offered in subject.offered.values() for choice in offered))
+    usual = {choice for offered in applicable(subject.graph, "default").values() for choice in offered}
+
+    def is_wanted(choice: str) -> bool:
+        parts = parts_of(choice)
+        return len(parts) < 2 or choice in usual or (len(parts) == 2 and parts[-1] == ARITHMETIC)
+
+    return tuple(choice for choice in every if is_wanted(choice))
+
+
+def parts_of(choice: str) -> tuple[str, ...]:
+    """Split a composition into single choices; ``exact`` is none.
+
+    >>> parts_of("spatial@0.5+int8"), parts_of("exact+winograd"), parts_of("exact")
+    (('spatial@0.5', 'int8'), ('winograd',), ())
+    """
+    return tuple(part for part in choice.split("+") if part != EXACT)
+
+
+def everywhere(offered: Mapping[str, Iterable[str]], choice: str) -> dict[str, str]:
+    """Give each layer a choice where it offers it, or as much of a composition as it offers, or else ``exact``.
+
+    Args:
+        offered: The choices of each layer.
+        choice: The choice.
+
+    Returns:
+        A choice for each layer.
+
+    >>> offered = {"conv1": ("exact", "int8"), "conv2": ("exact", "int8", "int4w+int8"), "pool1": ("exact",)}
+    >>> everywhere(offered, "int4w+int8")
+    {'conv1': 'int8', 'conv2': 'int4w+int8', 'pool1': 'exact'}
+    """
+    parts = parts_of(choice)
+    # What comes last is the cheapest to leave: its arithmetic, then its storage, are tried before its structure.
+    fallbacks = [choice, *("+".join(parts[first:]) for first in range(1, len(parts))), *parts[:-1]]
+    chosen = {}
+    for layer, names_of_layer in offered.items():
+        there = set(names_of_layer)
+        chosen[layer] = next((name for name in fallbacks if name in there), EXACT)
+    return chosen
