@@ -11,6 +11,7 @@ from planner.approximations.base import LayerView
 from planner.batching import batchable
 from planner.errors import InputError
 from planner.execution import BATCH, run_nodes
+from planner.grids import LEVELS, Grid, spanning
 from planner.linear import Moments, linear_of, moments, output_rows, sample
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Calibration:
         self._exact: dict[str, Float32] = {}
         self._moments: dict[str, Moments] = {}
         self._targets: dict[str, Float32] = {}
+        self._grids: dict[tuple[str, str], Grid] = {}
 
     def run(
         self,
@@ -115,6 +117,13 @@ class Calibration:
             values = self.run(list(self.graph.model.graph.node), self.arrays, feeds, wanted)
             self._exact = {**values, self.graph.input_name: self.images}
         return self._exact[tensor]
+
+    def grid(self, tensor: str, dtype: str) -> Grid:
+        """Return the grid that a tensor between layers is rounded to in a quantised format."""
+        if (tensor, dtype) not in self._grids:
+            values = self.exact(tensor)
+            self._grids[tensor, dtype] = spanning(float(values.min()), float(values.max()), LEVELS[dtype])
+        return self._grids[tensor, dtype]
 
     def moments(self, layer: str) -> Moments:
         """Return the second moments of what a layer reads in the exact network."""

@@ -11,11 +11,12 @@ from planner.approximations.base import Offer, exact
 from planner.approximations.int8w import quantise
 from planner.approximations.lowrank import factorise, rank_of
 from planner.calibration import Calibration
+from planner.choices import modules
 from planner.errors import InputError
 from planner.graph import read
 from planner.linear import Linear, input_rows, linear_of, moments, output_rows, sample
 from planner.registry import discover
-from planner.rewrite import applicable, apply, modules, offers
+from planner.rewrite import applicable, apply, offers
 
 IMAGES = 48
 

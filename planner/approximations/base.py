@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodels.costs import Format
 from planner.errors import InputError
 from planner.execution import BATCH, run_nodes
 from planner.linear import Linear, Moments
@@ -92,8 +91,6 @@ class Replacement:
     Attributes:
         nodes: ONNX nodes in topological order.
         arrays: The constants they read.
-        in_format: What the first node reads.
-        out_format: What the last node writes.
 
     >>> Replacement(nodes=(), arrays={})
     Traceback (most recent call last):
@@ -103,8 +100,6 @@ class Replacement:
 
     nodes: tuple[onnx.NodeProto, ...] = field(repr=False)
     arrays: Mapping[str, NDArray[Any]] = field(repr=False)
-    in_format: Format = field(default_factory=Format)
-    out_format: Format = field(default_factory=Format)
 
     def __post_init__(self) -> None:
         """Check that there are nodes."""
@@ -118,7 +113,8 @@ class Context:
 
     Attributes:
         view: The layer.
-        linear: The anchor's weights as they now are: refitted, if anything before the layer changed.
+        weights: The anchor's weights as they now are: refitted, if anything before the layer changed; None where it
+            has none.
         replacement: What stands for the anchor so far: itself, or what an earlier part of a composition made.
         present: What the layer reads in the approximated network, ``[image][...]``.
         exact: What it reads in the exact network, ``[image][...]``.
@@ -128,7 +124,7 @@ class Context:
     """
 
     view: LayerView
-    linear: Linear = field(repr=False)
+    weights: Linear | None = field(repr=False)
     replacement: Replacement
     present: Float32 = field(repr=False)
     exact: Float32 = field(repr=False)
@@ -143,6 +139,17 @@ class Context:
                 f"layer {self.view.name!r}: present inputs have shape {self.present.shape}, "
                 f"exact ones {self.exact.shape}"
             )
+
+    @property
+    def linear(self) -> Linear:
+        """The anchor's weights.
+
+        Raises:
+            InputError: It has none.
+        """
+        if self.weights is None:
+            raise InputError(f"layer {self.view.name!r} has no weights")
+        return self.weights
 
     @property
     def anchor(self) -> onnx.NodeProto:
@@ -294,5 +301,5 @@ def stored(context: Context, store: Callable[[Float32], Stored | None]) -> Repla
         copy.CopyFrom(node)
         copy.input[1] = widened
         nodes.append(copy)
-    new = Replacement(nodes=tuple(nodes), arrays=arrays, in_format=before.in_format, out_format=before.out_format)
+    new = Replacement(nodes=tuple(nodes), arrays=arrays)
     return corrected(context, new, like=before)
