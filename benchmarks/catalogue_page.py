@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,8 +11,60 @@ from catalogue_rows import Row
 from performance import table
 
 from costmodels import write_aside
+from planner.choices import modules, offers
+from planner.graph import LayerGraph
 
 HEAD = ("choice", "layers", "time", "quartiles", "weight bytes", "top-1, points", "±", "loss")
+
+
+ORDER = ("structure", "storage", "arithmetic", "schedule")
+_PAPER = re.compile(r"\*([^*]+?)\*\s*\(([^)]*\d{4})\)|\*([^*]+?)\*, (\d{4})")
+
+
+def choices(networks: Iterable[LayerGraph]) -> list[str]:
+    """Write what there is to choose from, as the approximations' own files tell it.
+
+    Args:
+        networks: The networks whose layers are counted.
+
+    Returns:
+        A table of one line an approximation: its choices, those on request in brackets, what it does, where that
+        comes from, and how many layers of each network take it; then why others do not.
+    """
+    graphs = {graph.name: offers(graph) for graph in networks}
+    found = sorted(modules().items(), key=lambda item: (ORDER.index(item[1].KIND), item[0]))
+    rows, reasons = [], []
+    for name, module in found:
+        text = " ".join((module.__doc__ or "").split())
+        asked = getattr(module, "ON_REQUEST", ())
+        shown = [f"(`{c}`)" if asked is True or (asked and c in asked) else f"`{c}`" for c in module.CHOICES]
+        papers = dict.fromkeys(f"*{m[0] or m[2]}* ({m[1] or m[3]})" for m in _PAPER.findall(text))
+        taken = [f"{sum(bool(offer[name].choices) for offer in layers.values())}" for layers in graphs.values()]
+        rows.append([", ".join(shown), module.KIND, _first_sentence(text), "; ".join(papers) or "-", *taken])
+        refused = Counter(
+            _general(offer[name].reason)
+            for layers in graphs.values()
+            for offer in layers.values()
+            if offer[name].reason and not re.search(r" (has|is) no ", offer[name].reason)
+        )
+        if refused:
+            said = "; ".join(f"{reason} ({count})" for reason, count in refused.most_common(_MOST_REASONS))
+            reasons.append(f"- `{name}`: {said}")
+    lines = table(["choices", "kind", "what it does", "from", *graphs], rows)
+    lines[1] = f"|{'---|' * 4}{'---:|' * len(graphs)}"
+    return [*lines, "", "Layers that take no part, and why:", "", *reasons]
+
+
+_MOST_REASONS = 4
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.]) (?=[A-Z])", text)[0].replace("|", "or")
+
+
+def _general(reason: str) -> str:
+    """Leave out of a reason the sizes of the one layer that it was given for, so that alike ones are counted."""
+    return re.sub(r"\d[\d,]*", "N", reason)
 
 
 def between(text: str, mark: str, lines: Iterable[str]) -> str:

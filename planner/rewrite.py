@@ -8,7 +8,7 @@ approximated itself.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,7 @@ def apply(
     calibration: Calibration | NDArray[np.float32],
     *,
     refit: bool = True,
+    instead: Mapping[str, Callable[[Context, str], Replacement]] | None = None,
 ) -> Rewritten:
     """Rewrite a network under a choice for each layer.
 
@@ -82,6 +83,7 @@ def apply(
         calibration: Calibration images as the network takes them, ``[image][channel][row][column]``, or a
             `Calibration` that keeps what the exact network gives on them from one call to the next.
         refit: Whether layers behind an approximated one are refitted to the exact network's outputs.
+        instead: Other ways to apply single choices, by their names, to compare them with what is done otherwise.
 
     Returns:
         The rewritten network. Where every choice is ``exact`` it is the exact network itself.
@@ -109,9 +111,8 @@ def apply(
         if index <= last:
             anchor = nodes[layer.name][0]
             read = {anchor.input[0]: calibration.grid(anchor.input[0], reads)} if reads != "float32" else {}
-            new = _replaced(
-                calibration, calibration.views[layer.name], anchor, choice.parts, present, read, refit=refit
-            )
+            ways = {part: (instead or {}).get(part, approximation(part).apply) for part in choice.parts}
+            new = _replaced(calibration, calibration.views[layer.name], anchor, ways, present, read, refit=refit)
             if new is not None:
                 arrays.update(new.arrays)
                 nodes[layer.name][:1] = new.nodes
@@ -140,7 +141,7 @@ def _replaced(
     calibration: Calibration,
     view: LayerView,
     anchor: onnx.NodeProto,
-    parts: Sequence[str],
+    parts: Mapping[str, Callable[[Context, str], Replacement]],
     present: Mapping[str, NDArray[np.float32]],
     grids: Mapping[str, Grid],
     *,
@@ -168,7 +169,7 @@ def _replaced(
         return fitted or moments(linear, inputs, output_shape=view.output_shape)
 
     new = Replacement(nodes=(anchor,), arrays={}) if linear is None else exact(anchor, linear)
-    for part in parts:
+    for part, way in parts.items():
         context = Context(
             view=view,
             weights=linear,
@@ -179,7 +180,7 @@ def _replaced(
             opset=calibration.opset,
             batch=calibration.batch,
         )
-        new = approximation(part).apply(context, part)
+        new = way(context, part)
     _log.debug("layer %s: %s", view.name, "+".join([*(["refit"] if fitted else []), *parts]))
     return new
 

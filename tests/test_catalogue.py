@@ -97,7 +97,7 @@ def test_every_single_choice_gets_a_row(small: tuple[str, ...]) -> None:
     found = subject(small[1], Path(small[3]))
     singles = {choice for offered in found.offered.values() for choice in offered if "+" not in choice}
     assert singles <= set(names(found))
-    assert {"exact", "int8w", "int4w", "fp16w", "spatial@0.5", "lowrank@0.5+int8w"} <= set(names(found))
+    assert {"exact", "int8w", "int4w", "fp16w", "spatial@0.5", "lowrank@0.5+int8", "int8"} <= set(names(found))
 
 
 def test_a_layer_takes_as_much_of_a_composition_as_it_offers() -> None:
