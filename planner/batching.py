@@ -52,8 +52,8 @@ def batchable(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> bool:
     lists = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer if len(item.dims) == 1}
     constants = {item.name for item in model.graph.initializer}
     for proto in model.graph.node:
-        if proto.op_type == "DequantizeLinear" and proto.input[0] in constants:
-            constants.add(proto.output[0])
+        if constants.issuperset(name for name in proto.input if name):  # weights that are widened, for instance
+            constants.update(proto.output)
             continue
         node = _Node(
             op=proto.op_type,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fold"]
 
-_KEPT = frozenset({"DequantizeLinear", "QuantizeLinear"})
+_KEPT = frozenset({"BitShift", "DequantizeLinear", "QuantizeLinear"})
 """Operators on constants that say how weights are stored, and so are never evaluated ahead of time."""
 
 _FOLDED_INTO = frozenset({"Conv", "Gemm", "BatchNormalization"})

@@ -58,6 +58,12 @@ _NOT_PARAMETERS = {
 """Inputs that are settings of the operator though they are written as floating-point constants."""
 
 
+_STORED = frozenset({"DequantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv"})
+"""Operators whose whole numbers are weights, or what comes with them."""
+_TABLED = {"BitShift": 2, "Gather": 3}
+"""Type of the whole numbers that codes of weights are shifted out of, or that they choose: uint8 and int8 in ONNX."""
+
+
 def bytes_of(elements: int, data_type: int) -> int:
     """Return the bytes that a tensor takes, two numbers of 4 bits in each.
 
@@ -213,11 +219,23 @@ def parameters_of(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, int])
 
     floats = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
     found: dict[str, None] = {}
+    widened = _from_constants(nodes, constants)
     for node in nodes:
+        if node.op_type in {"QuantizeLinear", "DequantizeLinear"} and node.input[0] not in {*constants, *widened}:
+            continue  # how an activation is rounded is a setting of the kernel that rounds it
         settings = _NOT_PARAMETERS.get(node.op_type, ())
         for index, name in enumerate(node.input):
             if name in constants and index not in settings:
-                stored = node.op_type in {"DequantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv"}
+                stored = node.op_type in _STORED or (index == 0 and constants[name] == _TABLED.get(node.op_type))
                 if constants[name] in floats or stored:
                     found[name] = None
     return tuple(found)
+
+
+def _from_constants(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, int]) -> set[str]:
+    """Return the tensors that some nodes make from constants alone: weights that are widened."""
+    made: set[str] = set()
+    for node in in_order(nodes):
+        if all(name in constants or name in made for name in node.input if name):
+            made.update(node.output)
+    return made

@@ -1,7 +1,7 @@
-"""Weights of a layer that ONNX stores in fewer bytes than the importer knows: 4 bits, or scales for groups.
+"""Weights of a layer that ONNX stores in fewer bytes than the importer knows: codes of few bits, or scales for groups.
 
 They are taken out of the layer before it is imported and brought into the module as
-:class:`planner.schedules.storage.Groups`, which kernels read as they are.
+:class:`planner.schedules.storage.Codes`, which kernels read as they are.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from tvm import relax
 
+from planner import coded_weights
 from planner.draft import attributes
 from planner.schedules import naming
-from planner.schedules.storage import Groups
+from planner.schedules.storage import Codes
 from planner.segments import Segment
 
 __all__ = ["emit", "read"]
 
-_HALF_BYTES = frozenset({onnx.TensorProto.INT4, onnx.TensorProto.UINT4})
+_HALF_BYTES = frozenset({"int4", "uint4"})
 
 
 def emit(
@@ -38,62 +39,92 @@ def emit(
         values: What stands for each tensor made so far; those of the weights are added to it.
 
     Returns:
-        The layer without their ``DequantizeLinear``, whose outputs are inputs now, and ``values``.
+        The layer without what widens them, whose results are inputs now, and ``values``.
     """
-    taken = [node for node in segment.nodes if _is_taken(node, segment.initialisers)]
+    makers = _from_constants(segment)
+    stored = {name for node in makers.values() for name in node.input if name in segment.initialisers}
+    constants = {name: numpy_helper.to_array(segment.initialisers[name]) for name in stored}
+    used = {name for node in segment.nodes if node.output[0] not in makers for name in node.input} | {*segment.outputs}
+    widened = {name: _weights(name, makers, constants) for name in makers if name in used}
+    taken = {name: weights for name, weights in widened.items() if weights is not None}
     if not taken:
         return segment, values
-    for node in taken:
-        arrays = [numpy_helper.to_array(segment.initialisers[name]) for name in node.input if name]
-        settings = attributes(node)
-        weights = read(*arrays, axis=settings.get("axis", 1), block=settings.get("block_size", 0))
-        hint = naming.tag(*place, "weights")
-        if isinstance(weights, Groups):
-            values[node.output[0]] = weights.emit(builder, hint)
+    hint = naming.tag(*place, "weights")
+    for name, weights in taken.items():
+        if isinstance(weights, Codes):
+            values[name] = weights.emit(builder, hint)
         else:
-            values[node.output[0]] = builder.emit(relax.const(weights), name_hint=hint)
-    names = {node.name for node in taken}
-    kept = tuple(node for node in segment.nodes if node.name not in names)
-    still_read = {name for node in kept for name in node.input}
+            values[name] = builder.emit(relax.const(weights), name_hint=hint)
+    kept = [node for node in segment.nodes if node.output[0] not in taken]
+    while True:
+        still_read = {name for node in kept for name in node.input} | set(segment.outputs)
+        needed = [node for node in kept if node.output[0] not in makers or still_read.intersection(node.output)]
+        if len(needed) == len(kept):
+            break
+        kept = needed
     rest = {name: constant for name, constant in segment.initialisers.items() if name in still_read}
-    inputs = (*segment.inputs, *(node.output[0] for node in taken))
-    return replace(segment, nodes=kept, inputs=inputs, initialisers=rest), values
+    return replace(segment, nodes=tuple(kept), inputs=(*segment.inputs, *taken), initialisers=rest), values
 
 
-def _is_taken(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
-    """Tell whether a node gives weights from constants in a form that the importer does not know."""
-    if node.op_type != "DequantizeLinear" or any(name not in constants for name in node.input if name):
-        return False
-    return bool(attributes(node).get("block_size", 0)) or constants[node.input[0]].data_type in _HALF_BYTES
+def _from_constants(segment: Segment) -> dict[str, onnx.NodeProto]:
+    """Give the nodes of a layer that read nothing but constants, or what such nodes make, by what they make."""
+    makers: dict[str, onnx.NodeProto] = {}
+    waiting = list(segment.nodes)
+    while waiting:
+        ready = [n for n in waiting if all(i in makers or i in segment.initialisers for i in n.input if i)]
+        if not ready:
+            break
+        makers |= {name: node for node in ready for name in node.output}
+        waiting = [node for node in waiting if node not in ready]
+    return makers
+
+
+def _weights(
+    name: str, makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, NDArray[Any]]
+) -> Codes | NDArray[np.float32] | None:
+    """Read weights in a form that the importer does not know; None where it is another one."""
+    node = makers[name]
+    coded = coded_weights.read(name, makers, constants)
+    if coded is not None:
+        return Codes(
+            codes=coded.codes,
+            bits=coded.bits,
+            axis=1,
+            table=coded.table,
+            figures=coded.multipliers,
+            block=coded.block,
+            scales=coded.scale,
+            outputs=0,
+        )
+    if node.op_type != "DequantizeLinear" or any(i not in constants for i in node.input if i):
+        return None
+    settings = attributes(node)
+    if not settings.get("block_size", 0) and constants[node.input[0]].dtype.name not in _HALF_BYTES:
+        return None
+    arrays = [constants[i] for i in node.input if i]
+    return read(*arrays, axis=settings.get("axis", 1), block=settings.get("block_size", 0))
 
 
 @dataclass(frozen=True, slots=True)
 class _Figures:
-    """Scales or zero points, one for each group, brought to the rank of the weights."""
+    """Scales or zero points, one for each group, or for each entry of an axis, or one in all."""
 
     array: NDArray[Any]
     axis: int
     block: int
 
-    @classmethod
-    def of(cls, array: NDArray[Any], shape: Sequence[int], axis: int, block: int) -> _Figures:
-        """Read figures of one for each group, or for each entry of an axis, or of one in all."""
-        if array.ndim == len(shape):
-            return cls(array, axis, block)
-        along = next(i for i in (1, 0) if i != axis or len(shape) == 1)
-        aligned = array.reshape([-1 if i == axis and array.ndim else 1 for i in range(len(shape))])
-        full = np.broadcast_to(aligned, [1 if i == along else size for i, size in enumerate(shape)])
-        return cls(full, along, shape[along])
-
     def spread(self, shape: Sequence[int]) -> NDArray[Any]:
-        """Repeat each figure for the numbers of its group."""
-        full: NDArray[Any] = np.repeat(self.array, self.block, axis=self.axis)
-        return full[tuple(slice(size) for size in shape)]
+        """Repeat each figure for its numbers."""
+        if self.block:
+            full: NDArray[Any] = np.repeat(self.array, self.block, axis=self.axis)
+            return full[tuple(slice(size) for size in shape)]
+        aligned = self.array.reshape([-1 if i == self.axis and self.array.ndim else 1 for i in range(len(shape))])
+        return np.broadcast_to(aligned, shape)
 
 
 def read(
     stored: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any] | None = None, *, axis: int, block: int
-) -> Groups | NDArray[np.float32]:
+) -> Codes | NDArray[np.float32]:
     """Read the constants of a ``DequantizeLinear``.
 
     Args:
@@ -104,17 +135,22 @@ def read(
         block: Numbers in a group; 0 where there are no groups.
 
     Returns:
-        The groups; or the weights as float32 where the numbers, less those that stand for 0, do not fit their bits.
+        The codes; or the weights as float32 where the numbers, less those that stand for 0, do not fit their bits.
     """
     shape = stored.shape
     axis %= stored.ndim
-    scales = _Figures.of(scale.astype(np.float32), shape, axis, block)
+    scales = _Figures(scale.astype(np.float32), axis, block)
     bits = 8 if stored.dtype in {np.dtype(np.int8), np.dtype(np.uint8)} else 4
+    half = 1 << (bits - 1)
     numbers = stored.astype(np.int16)
     if zero is not None:
-        numbers = numbers - _Figures.of(zero.astype(np.int16), shape, axis, block).spread(shape)
-    if numbers.min() < -(1 << (bits - 1)) or numbers.max() >= 1 << (bits - 1):
+        numbers = numbers - _Figures(zero.astype(np.int16), axis, block).spread(shape)
+    if numbers.min() < -half or numbers.max() >= half:
         widened: NDArray[np.float32] = numbers.astype(np.float32) * scales.spread(shape)
         return widened
-    whole = numbers.astype(np.int8)
-    return Groups(whole=whole, scales=scales.array, axis=scales.axis, block=scales.block, bits=bits)
+    codes = (numbers + half).astype(np.uint8)
+    if block:
+        return Codes(codes=codes, bits=bits, axis=axis, figures=scales.array, block=block)
+    along = next(i for i in (1, 0) if i != axis or len(shape) == 1)
+    each = np.ascontiguousarray(np.broadcast_to(scales.array.reshape(-1), (shape[axis],)))
+    return Codes(codes=codes, bits=bits, axis=along, scales=each, outputs=axis)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from networks import Builder
 
 from planner import stored_weights
-from planner.schedules.storage import Groups, pairs
+from planner.schedules.codes import Form, planes
+from planner.schedules.storage import Codes
 
 INT4, UINT4 = (onnx.helper.tensor_dtype_to_np_dtype(kind) for kind in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4))
 FORMS = ("float16", "int8", "int8 in groups", "int4", "int4 in groups", "uint4 in groups")
@@ -106,7 +107,7 @@ def test_the_bytes_saved_are_saved_in_the_artefact(form: str) -> None:
     assert weight_bytes(dense(form, outputs, inputs, block=32)) == expected
     filters = (outputs, 32, 3, 3)
     numbers = STORED_BYTES[form] * np.prod(filters)
-    per_tap = 9 if "4" in form or "groups" in form else 1
+    per_tap = 9 if "groups" in form else 1
     expected = numbers + 4 * outputs * per_tap * (form != "float16") + 4 * outputs
     assert weight_bytes(convolution(form, filters, block=32)) == expected
 
@@ -133,35 +134,46 @@ def test_weights_that_a_file_stores_in_fewer_bytes_stay_so(form: str, share: flo
     assert_as_onnxruntime(entry)
 
 
-@settings(max_examples=30)
-@given(rows=st.integers(1, 7), depth=st.integers(1, 9), seed=st.integers(0, 99))
-def test_two_numbers_a_byte_are_the_numbers(rows: int, depth: int, seed: int) -> None:
-    whole = np.random.default_rng(seed).integers(-8, 8, (rows, depth, 3)).astype(np.int8)
-    packed = pairs(whole)
-    assert packed.nbytes == rows * 3 * -(-depth // 2)
-    low, high = (packed.astype(np.int8) << 4) >> 4, packed.astype(np.int8) >> 4
-    both = np.stack([low, high], axis=2).reshape(rows, -1, 3)[:, :depth]
-    np.testing.assert_array_equal(both, whole)
+@settings(max_examples=40)
+@given(
+    bits=st.sampled_from([1, 2, 3, 4, 8]),
+    rows=st.integers(1, 3),
+    depth=st.integers(1, 40),
+    lanes=st.sampled_from([1, 3, 16, 48]),
+    seed=st.integers(0, 99),
+)
+def test_codes_in_planes_take_their_bits_and_no_more(bits: int, rows: int, depth: int, lanes: int, seed: int) -> None:
+    codes = np.random.default_rng(seed).integers(0, 1 << bits, (rows, depth, lanes)).astype(np.uint8)
+    packed = planes(codes, Form(bits=bits))
+    assert sum(plane.nbytes for plane in packed) >= rows * lanes * depth * bits / 8
+    if depth % 4 == 0 and lanes == 16:
+        assert sum(plane.nbytes for plane in packed) * 8 == rows * lanes * depth * bits
 
 
 @given(shape=st.tuples(st.integers(1, 6), st.integers(1, 9)), block=st.integers(1, 9), axis=st.integers(0, 1))
 def test_groups_that_are_transposed_stand_for_transposed_weights(shape, block, axis) -> None:
     rng = np.random.default_rng(0)
     count = [-(-size // block) if i == axis else size for i, size in enumerate(shape)]
-    whole, scales = rng.integers(-8, 8, shape).astype(np.int8), rng.uniform(1, 2, count).astype(np.float32)
-    groups = Groups(whole=whole, scales=scales, axis=axis, block=block, bits=4)
+    codes, scales = rng.integers(0, 16, shape).astype(np.uint8), rng.uniform(1, 2, count).astype(np.float32)
+    groups = Codes(codes=codes, bits=4, axis=axis, figures=scales, block=block)
     np.testing.assert_array_equal(groups.transposed((1, 0)).widened(), groups.widened().T)
-    assert groups.widened()[-1, -1] == whole[-1, -1] * scales[-1, -1]
+    assert groups.widened()[-1, -1] == (int(codes[-1, -1]) - 8) * scales[-1, -1]
 
 
-def test_groups_refuse_what_they_cannot_hold() -> None:
-    whole, scales = np.full((2, 8), 9, np.int8), np.ones((2, 2), np.float32)
-    with pytest.raises(ValueError, match="between -8 and 7"):
-        Groups(whole=whole, scales=scales, axis=1, block=4, bits=4)
+def test_codes_refuse_what_they_cannot_hold() -> None:
+    codes, scales = np.full((2, 8), 9, np.uint8), np.ones((2, 2), np.float32)
+    with pytest.raises(ValueError, match="between 0 and 7"):
+        Codes(codes=codes, bits=3, axis=1, figures=scales, block=4)
     with pytest.raises(ValueError, match=r"groups of 2 need \(2, 4\)"):
-        Groups(whole=whole, scales=scales, axis=1, block=2, bits=8)
-    with pytest.raises(ValueError, match="expected 4 or 8"):
-        Groups(whole=whole, scales=scales, axis=1, block=4, bits=5)
+        Codes(codes=codes, bits=8, axis=1, figures=scales, block=2)
+    with pytest.raises(ValueError, match="expected 1, 2, 3, 4 or 8"):
+        Codes(codes=codes, bits=5, axis=1, figures=scales, block=4)
+    with pytest.raises(ValueError, match="a multiplier of 18"):
+        Codes(codes=codes, bits=4, axis=1, figures=np.full((2, 2), 18, np.uint8), block=4)
+    with pytest.raises(ValueError, match="16 entries"):
+        Codes(codes=codes, bits=4, axis=1, table=np.zeros(9, np.int8))
+    with pytest.raises(ValueError, match="scales for 2 outputs"):
+        Codes(codes=codes, bits=4, axis=1, scales=np.ones(3, np.float32))
 
 
 def test_numbers_whose_zero_puts_them_beyond_their_bits_are_read_as_float32() -> None:

@@ -8,7 +8,7 @@ kernel keeps the integers, and the scales become one multiplication per output c
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
-from planner.schedules.storage import Groups, recognised
+from planner.schedules.storage import Codes, recognised
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +27,32 @@ class Weight:
         values: float32, or int8 (a bias: int32) where it is stored so.
         scales: One float32 per entry of ``axis``; None where ``values`` are the weights themselves.
         axis: The axis that ``scales`` run along.
-        groups: What ``values``, float32 then, are stored as, where numbers share scales in groups; a kernel that
-            knows nothing of groups reads ``values``.
+        codes: What ``values`` are stored as, where they are codes of a few bits; a kernel that knows nothing of codes
+            reads ``values``: int8, or float32 where groups of them have scales.
     """
 
     values: NDArray[np.generic]
     scales: NDArray[np.float32] | None = None
     axis: int = 0
-    groups: Groups | None = None
+    codes: Codes | None = None
 
     def transposed(self, axes: tuple[int, ...]) -> Weight:
         """Permute the axes."""
-        groups = None if self.groups is None else self.groups.transposed(axes)
-        return Weight(self.values.transpose(axes), self.scales, axes.index(self.axis), groups)
+        codes = None if self.codes is None else self.codes.transposed(axes)
+        return Weight(self.values.transpose(axes), self.scales, axes.index(self.axis), codes)
+
+    def along(self, axis: int) -> Weight | None:
+        """Give the same weights with scales along an axis; None where they vary along another."""
+        if self.scales is None or self.axis == axis:
+            return self
+        if np.any(self.scales != self.scales[0]):
+            return None
+        return replace(self, scales=np.repeat(self.scales[:1], self.values.shape[axis]), axis=axis)
+
+    def codes_along(self, axis: int) -> Codes | None:
+        """Give the codes that a kernel reads whose inputs lie along an axis; None where there are none such."""
+        grouped = self.codes is not None and self.codes.block > 0
+        return None if grouped and self.codes is not None and self.codes.axis != axis else self.codes
 
     def widened(self) -> NDArray[np.generic]:
         """Give the weights as float32, whatever they are stored as."""
@@ -87,9 +100,13 @@ class Constants:
 
     @staticmethod
     def _unpacked(call: relax.Call) -> Weight | None:
-        """Read numbers that share scales in groups."""
-        groups = recognised(call)
-        return None if groups is None else Weight(groups.widened(), groups=groups)
+        """Read codes."""
+        codes = recognised(call)
+        if codes is None:
+            return None
+        if codes.scales is None or codes.form.scaled:
+            return Weight(codes.widened(), codes=codes)
+        return Weight(codes.numbers(), codes.scales, codes.outputs, codes)
 
     def _widened(self, call: relax.Call) -> Weight | None:
         """Read a constant of float16 that is made float32."""

@@ -1,14 +1,12 @@
 """Weights stored in fewer bytes than float32, and how a kernel reads them.
 
-A kernel is handed the stored weights as they are and widens each where it multiplies: nothing is unpacked ahead of
-time, so that what is saved in the artefact is saved in memory and in traffic too.  There are three forms:
+A kernel is handed the stored weights as they are and widens each where it multiplies, or a block of them right before:
+nothing is unpacked ahead of time, so that what is saved in the artefact is saved in memory and in traffic too.  There
+are three forms:
 
 - float16, and int8 with one scale an output: :attr:`Weight.values <planner.schedules.constants.Weight>` in that type;
-- :class:`Groups`: whole numbers of 4 or 8 bits with a scale for each group of neighbouring inputs;
+- :class:`Codes`: codes of a few bits, for groups of neighbouring inputs times a multiplier or a scale;
 - everything else: float32.
-
-Scales of groups: Dettmers and Zettlemoyer, "The case for 4-bit precision: k-bit Inference Scaling Laws" (ICML 2023),
-section 3.
 """
 
 from __future__ import annotations
@@ -23,65 +21,120 @@ from numpy.typing import NDArray
 from tvm import relax, te, tirx
 
 from planner.schedules.blocked import CHANNELS
+from planner.schedules.codes import INPUTS, Decoder, Form, planes
 from planner.schedules.scheduling import Kernel
 
 UNPACK = "unpack_weights"
 """Name of the kernels that stand for stored weights until they are lowered into those that read them."""
 UNPACKED = "unpacked"
 UNPACK_ONCE = "unpack"
-_FIGURES = re.compile(r"_axis(\d+)_block(\d+)_bits(\d+)_")
-_HALF = 4
-_LEAST, _MOST = -8, 7
+_FIGURES = re.compile(r"_axis(\d+)_block(\d+)_bits(\d+)_outputs(\d+)_of([a-z]*)_")
+_WHOLE = 8
+_LARGEST = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Groups:
-    """Whole numbers with a scale for each group of neighbours along an axis.
+class Codes:
+    """Weights as codes, with what they stand for.
 
     Attributes:
-        whole: int8; between -8 and 7 where ``bits`` is 4.
-        scales: float32, of the same rank; along ``axis`` there is one for each group.
-        axis: The axis that groups lie along, the inputs.
-        block: Numbers in a group; the last group of an axis may have fewer.
-        bits: 4 or 8.
+        codes: uint8, one for each weight.
+        bits: Of a code: 1, 2, 3, 4 or 8.
+        axis: The axis that inputs lie along.
+        table: int8, what each code stands for; None where that is the code less half of what there are.
+        figures: For each group of inputs along ``axis`` a whole multiplier, uint8, or a scale, float32; or None.
+        block: Inputs in a group, of which the last may have fewer; 0 where there are none.
+        scales: float32, a scale for each output, where numbers and multipliers are not all.
+        outputs: The axis that those run along.
 
-    >>> Groups(whole=np.zeros((3, 8), np.int8), scales=np.ones((3, 2), np.float32), axis=1, block=4, bits=4).bits
-    4
+    >>> stored = Codes(codes=np.full((3, 8), 9, np.uint8), bits=4, axis=1)
+    >>> stored.numbers()[0, 0], stored.form.half
+    (np.int8(1), 8)
     """
 
-    whole: NDArray[np.int8]
-    scales: NDArray[np.float32]
-    axis: int
-    block: int
+    codes: NDArray[np.uint8]
     bits: int
+    axis: int
+    table: NDArray[np.int8] | None = None
+    figures: NDArray[Any] | None = None
+    block: int = 0
+    scales: NDArray[np.float32] | None = None
+    outputs: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse groups that do not cover the numbers, and numbers that do not fit their bits."""
-        expected = list(self.whole.shape)
-        expected[self.axis] = -(-expected[self.axis] // self.block)
-        if list(self.scales.shape) != expected:
-            raise ValueError(f"scales of shape {self.scales.shape}; groups of {self.block} need {tuple(expected)}")
-        if self.bits not in {_HALF, 8}:
-            raise ValueError(f"weights of {self.bits} bits; expected 4 or 8")
-        if self.bits == _HALF and self.whole.size and (self.whole.min() < _LEAST or self.whole.max() > _MOST):
-            raise ValueError("numbers of 4 bits lie between -8 and 7")
+        """Refuse codes that do not fit their bits, and groups that do not cover them."""
+        count = 1 << self.bits
+        largest = int(self.codes.max(initial=0))
+        if largest >= count:
+            raise ValueError(f"a code of {largest}; codes of {self.bits} bits lie between 0 and {count - 1}")
+        if self.table is not None and self.table.shape != (count,):
+            raise ValueError(f"a table of shape {self.table.shape}; codes of {self.bits} bits need {count} entries")
+        if self.figures is not None:
+            expected = list(self.codes.shape)
+            expected[self.axis] = -(-expected[self.axis] // self.block)
+            if list(self.figures.shape) != expected:
+                shape = self.figures.shape
+                raise ValueError(f"scales of shape {shape}; groups of {self.block} need {tuple(expected)}")
+            if self.form.multiplied and int(self.figures.max(initial=0)) * (count - 1) > _LARGEST:
+                raise ValueError(f"a multiplier of {int(self.figures.max())}; codes times it must fit 8 bits")
+        if self.scales is not None and self.scales.shape != (self.codes.shape[self.outputs],):
+            raise ValueError(f"{self.scales.shape} scales for {self.codes.shape[self.outputs]} outputs")
 
-    def transposed(self, axes: Sequence[int]) -> Groups:
+    @property
+    def form(self) -> Form:
+        """How a kernel has to read them."""
+        kind = None if self.figures is None else self.figures.dtype
+        return Form(
+            bits=self.bits,
+            table=self.table is not None,
+            multiplied=kind == np.uint8,
+            scaled=kind == np.float32,
+            block=self.block,
+        )
+
+    @property
+    def zero(self) -> int | None:
+        """The code of 0; None where a table has no 0."""
+        if self.table is None:
+            return self.form.half
+        found = np.flatnonzero(self.table == 0)
+        return int(found[0]) if len(found) else None
+
+    def transposed(self, axes: Sequence[int]) -> Codes:
         """Permute the axes."""
         order = tuple(axes)
-        return Groups(
-            whole=self.whole.transpose(order),
-            scales=self.scales.transpose(order),
-            axis=order.index(self.axis),
-            block=self.block,
+        return Codes(
+            codes=self.codes.transpose(order),
             bits=self.bits,
+            axis=order.index(self.axis),
+            table=self.table,
+            figures=None if self.figures is None else self.figures.transpose(order),
+            block=self.block,
+            scales=self.scales,
+            outputs=order.index(self.outputs),
         )
+
+    def numbers(self) -> NDArray[np.int8]:
+        """Give the numbers of 8 bits, multipliers included."""
+        if self.table is not None:
+            return self.table[self.codes]
+        numbers = self.codes.astype(np.int16) - self.form.half
+        if self.form.multiplied:
+            numbers *= self._spread()
+        return numbers.astype(np.int8)
 
     def widened(self) -> NDArray[np.float32]:
         """Give the weights as float32."""
-        spread = np.repeat(self.scales, self.block, axis=self.axis)
-        within = tuple(slice(size) for size in self.whole.shape)
-        return self.whole.astype(np.float32) * spread[within]
+        values = self.numbers().astype(np.float32)
+        if self.form.scaled:
+            values *= self._spread()
+        if self.scales is not None:
+            values *= self.scales.reshape([-1 if i == self.outputs else 1 for i in range(values.ndim)])
+        return values
+
+    def _spread(self) -> NDArray[Any]:
+        full: NDArray[Any] = np.repeat(self.figures, self.block, axis=self.axis)
+        return full[tuple(slice(size) for size in self.codes.shape)]
 
     def emit(self, builder: relax.BlockBuilder, name: str) -> relax.Var:
         """Bring the weights into a Relax function that is being built.
@@ -93,71 +146,54 @@ class Groups:
         Returns:
             A variable of their float32 values, from which :func:`recognised` gives them back.
         """
-        numbers, scales = (relax.const(np.ascontiguousarray(array)) for array in (self.whole, self.scales))
-        kernel = f"{UNPACK}_axis{self.axis}_block{self.block}_bits{self.bits}_"
-        call = builder.call_te(unpack, numbers, scales, axis=self.axis, block=self.block, primfunc_name_hint=kernel)
+        parts = {"c": self.codes, "t": self.table, "f": self.figures, "s": self.scales}
+        there = {key: np.ascontiguousarray(part) for key, part in parts.items() if part is not None}
+        figures = f"axis{self.axis}_block{self.block}_bits{self.bits}_outputs{self.outputs}"
+        kernel = f"{UNPACK}_{figures}_of{''.join(there)}_"
+
+        def values(*operands: te.Tensor) -> te.Tensor:
+            return unpack(dict(zip(there, operands, strict=True)), form=self.form, axis=self.axis, outputs=self.outputs)
+
+        call = builder.call_te(values, *(relax.const(part) for part in there.values()), primfunc_name_hint=kernel)
         return builder.emit(call, name_hint=name)
 
-    def packed(self, pack: Callable[[NDArray[Any]], NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Lay the numbers and their scales out as a kernel reads them.
+    def packed(self, pack: Callable[[NDArray[Any]], NDArray[Any]], fill: int = 0) -> tuple[NDArray[Any], ...]:
+        """Lay everything but the outputs' scales out as a kernel reads it.
 
         Args:
             pack: What lays out float32 weights for that kernel, inputs along the last axis but one.
+            fill: What ``pack`` is to put where there are no weights, as a code.
 
         Returns:
-            The numbers, two a byte where they have 4 bits, and the scales.
+            The planes of the codes, the table, and the multipliers or scales, as far as there are any.
         """
-        numbers = pack(self.whole)
-        return (pairs(numbers) if self.bits == _HALF else numbers), pack(self.scales)
-
-
-def pairs(numbers: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """Put two numbers of 4 bits into each byte, neighbours along the last axis but one, the first in the low half.
-
-    >>> pairs(np.array([[1], [-2], [3]], np.int8)).tolist()
-    [[225], [3]]
-    """
-    if numbers.shape[-2] % 2:
-        numbers = np.pad(numbers, [(0, 0)] * (numbers.ndim - 2) + [(0, 1), (0, 0)])
-    low, high = numbers[..., 0::2, :], numbers[..., 1::2, :]
-    return ((low & 15) | (high << _HALF)).astype(np.uint8)
+        laid = pack(self.codes ^ np.uint8(fill)) ^ np.uint8(fill)
+        rest = [] if self.table is None else [self.table]
+        return (*planes(laid, self.form), *rest, *([] if self.figures is None else [pack(self.figures)]))
 
 
 def decode(packed: te.Tensor, index: Sequence[Any]) -> Any:
     """Give a stored number as a float32 expression, without its scale.
 
     Args:
-        packed: float32, float16, int8, or uint8 from :func:`pairs`.
-        index: Its place, counted in numbers and not in bytes.
+        packed: float32, float16 or int8.
+        index: Its place.
     """
-    kind = str(packed.dtype)
-    if kind == "float32":
-        return packed[tuple(index)]
-    if kind != "uint8":
-        return tirx.Cast("float32", packed[tuple(index)])
-    *front, depth, lane = index
-    both = tirx.Cast("int32", tirx.Cast("int8", packed[(*front, depth // 2, lane)]))
-    half, sign = tirx.const(15, "int32"), tirx.const(8, "int32")
-    # Chosen rather than shifted by the index: that would make the numbers as wide as indices are.
-    number = tirx.Select(depth % 2 == 0, ((both & half) ^ sign) - sign, both >> tirx.const(_HALF, "int32"))
-    return tirx.Cast("float32", number)
+    read = packed[tuple(index)]
+    return read if str(packed.dtype) == "float32" else tirx.Cast("float32", read)
 
 
-def unpacked(
-    packed: te.Tensor, scale: te.Tensor, shape: Sequence[int], place: Callable[..., Sequence[Any]]
-) -> te.Tensor:
-    """Describe weights whose groups share scales as a stage of the kernel that reads them.
+def unpacked(decoder: Decoder, shape: Sequence[int]) -> te.Tensor:
+    """Describe weights that are codes as a stage of the kernel that reads them.
 
     Args:
-        packed: The numbers.
-        scale: Their scales.
+        decoder: What reads codes.
         shape: Shape of the numbers when each is counted.
-        place: Gives the index of a number's scale from its own.
 
     Returns:
         float32, for a schedule to inline or to keep for as long as it is read; see :func:`settle`.
     """
-    return te.compute(tuple(shape), lambda *i: decode(packed, i) * scale[tuple(place(*i))], name=UNPACKED)
+    return te.compute(tuple(shape), lambda *i: decoder.number(i[:-2], i[-2], i[-1]), name=UNPACKED)
 
 
 def settle(kernel: Kernel, parameters: Mapping[str, int], loop: Any) -> None:
@@ -177,33 +213,52 @@ def settle(kernel: Kernel, parameters: Mapping[str, int], loop: Any) -> None:
         return
     sch.compute_at(block, loop)
     *_, depth, lane = sch.get_loops(block)
-    lanes = next((n for n in (CHANNELS, CHANNELS // 2) if kernel.extent(lane) % n == 0), 1)
+    lanes = next((n for n in (CHANNELS, CHANNELS // 2, CHANNELS // 4) if kernel.extent(lane) % n == 0), 1)
     if kernel.extent(lane) > lanes:
         part, lane = sch.split(lane, [None, lanes])
         sch.unroll(part)
-    if kernel.extent(depth) % 2 == 0:
-        _, both = sch.split(depth, [None, 2])
-        sch.unroll(both)
+    several = kernel.divisor(depth, (4 * INPUTS, 2 * INPUTS, INPUTS))
+    if several > 1:
+        _, several = sch.split(depth, [None, several])
+        sch.unroll(several)
     sch.vectorize(lane)
 
 
-def unpack(numbers: te.Tensor, scales: te.Tensor, *, axis: int, block: int) -> te.Tensor:
-    """Describe the weights that groups of numbers stand for; what remains where no kernel reads them as stored."""
+def unpack(parts: Mapping[str, te.Tensor], *, form: Form, axis: int, outputs: int) -> te.Tensor:
+    """Describe the weights that codes stand for; what remains where no kernel reads them as stored."""
+    codes = parts["c"]
 
     def value(*index: Any) -> Any:
-        group = tuple(i // block if place == axis else i for place, i in enumerate(index))
-        return tirx.Cast("float32", numbers[index]) * scales[group]
+        code = codes[index]
+        if form.table:
+            number = tirx.Cast("float32", parts["t"][code])
+        else:
+            number = tirx.Cast("float32", tirx.Cast("int32", code) - form.half)
+        if form.block:
+            group = tuple(i // form.block if place == axis else i for place, i in enumerate(index))
+            number = number * tirx.Cast("float32", parts["f"][group])
+        return number * parts["s"][index[outputs]] if "s" in parts else number
 
-    return te.compute(numbers.shape, value, name="unpack")
+    return te.compute(codes.shape, value, name="unpack")
 
 
-def recognised(call: Any) -> Groups | None:
-    """Give the stored weights that :meth:`Groups.emit` brought in; None where a call is something else."""
+def recognised(call: Any) -> Codes | None:
+    """Give the stored weights that :meth:`Codes.emit` brought in; None where a call is something else."""
     if getattr(call.op, "name", "") != "relax.call_tir" or not call.args[0].name_hint.startswith(UNPACK):
         return None
     found = _FIGURES.search(call.args[0].name_hint)
     if found is None:
         return None
-    axis, block, bits = (int(figure) for figure in found.groups())
-    whole, scales = (operand.value.numpy() for operand in call.args[1].fields)
-    return Groups(whole=whole, scales=scales, axis=axis, block=block, bits=bits)
+    axis, block, bits, outputs = (int(figure) for figure in found.groups()[:4])
+    operands = call.args[1].fields if isinstance(call.args[1], relax.Tuple) else [call.args[1]]
+    parts = dict(zip(found[5], (operand.value.numpy() for operand in operands), strict=True))
+    return Codes(
+        codes=parts["c"],
+        bits=bits,
+        axis=axis,
+        table=parts.get("t"),
+        figures=parts.get("f"),
+        block=block,
+        scales=parts.get("s"),
+        outputs=outputs,
+    )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvm import relax, s_tir, te
 
-from planner.schedules import storage, vectors
+from planner.schedules import codes, storage, vectors
 from planner.schedules.blocked import CHANNELS, FeatureMap, pack_convolution
 from planner.schedules.rewriter import FUSABLE, shape_of
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
@@ -33,46 +33,40 @@ _MANY = 2
 
 def convolution(
     data: te.Tensor,
-    packed: te.Tensor,
-    *scales: te.Tensor,
+    *packed: te.Tensor,
     source: FeatureMap,
     output: FeatureMap,
     window: Window,
     plain: bool,
-    block: int = 0,
+    form: codes.Form | None = None,
 ) -> te.Tensor:
     """Describe a convolution with blocked output.
 
     Args:
         data: The (already padded) input, blocked or plain NCHW.
-        packed: Weights from :func:`blocked.pack_convolution`, stored in any way that :func:`storage.decode` knows.
-        scales: Where groups of weights share scales, these, packed alike.
+        packed: Weights from :func:`blocked.pack_convolution`, stored in any way that :func:`storage.decode` knows; or
+            what :meth:`storage.Codes.packed` makes of them.
         source: Size of the input before padding.
         output: Size of the output.
         window: The sliding window.
         plain: Whether ``data`` is NCHW rather than blocked.
-        block: Input channels in a group of weights.
+        form: How to read codes, where weights are codes.
 
     Returns:
         ``(output.blocks, output.pixels, 16)`` float32.
     """
-    _, groups, kernel_h, kernel_w, _, _ = (int(n) for n in packed.shape)
+    blocks, groups, kernel_h, kernel_w, *_ = (int(n) for n in packed[0].shape)
     group = source.channels // groups
     outer = te.reduce_axis((0, groups), "channel_group")
     row = te.reduce_axis((0, kernel_h), "kernel_row")
     column = te.reduce_axis((0, kernel_w), "kernel_column")
     inner = te.reduce_axis((0, group), "channel")
     (down, across), (dilate_h, dilate_w) = window.strides, window.dilation
-    weights = packed
-    if scales:
-        many = int(scales[0].shape[4])
-
-        def place(o: Any, outer: Any, row: Any, column: Any, inner: Any, b: Any) -> tuple[Any, ...]:
-            number = (outer * group + inner) // block
-            return o, number // many, row, column, number % many, b
-
-        shape = (*(int(n) for n in packed.shape[:4]), group, CHANNELS)
-        weights = storage.unpacked(packed, scales[0], shape, place)
+    weights = packed[0]
+    if form is not None:
+        shape = (blocks, groups, kernel_h, kernel_w, group, CHANNELS)
+        place = codes.figures_of_channels(form, packed, group)
+        weights = storage.unpacked(codes.Decoder.of(form, packed, shape, place), shape)
 
     def value(o: Any, p: Any, b: Any) -> Any:
         channel = outer * group + inner
@@ -183,22 +177,21 @@ class ConvolutionRule(FamilyRule):
 def lower_conv2d(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     """Lower an ungrouped convolution with constant weights."""
     source, attrs = call.args[0], call.attrs
-    weight = rewriter.constants.of(call.args[1])
+    constant = rewriter.constants.of(call.args[1])
+    weight = None if constant is None else constant.along(0)
     shape = shape_of(source)
     if weight is None or attrs.data_layout != "NCHW" or len(shape) != 4 or int(attrs.groups) != 1:
-        return False
-    if weight.scales is not None and weight.axis != 0:
         return False
     size, output = FeatureMap.of(shape), FeatureMap.of(shape_of(var))
     window = Window.of(attrs, weight.values.shape[2:])
     plain = source not in rewriter.blocked and size.channels < CHANNELS
     data = rewriter.as_plain(source) if plain else rewriter.as_blocked(source)
     data = rewriter.padded_input(source, data, size, window)
-    groups = weight.groups if weight.groups is not None and weight.groups.axis == 1 else None
-    packed = (pack_convolution(weight.values),) if groups is None else groups.packed(pack_convolution)
+    coded = weight.codes_along(1)
+    packed = (pack_convolution(weight.values),) if coded is None else coded.packed(pack_convolution)
     result = rewriter.call(
         convolution, data, *(relax.const(array) for array in packed), hint="conv2d", pattern=FUSABLE,
-        source=size, output=output, window=window, plain=plain, block=0 if groups is None else groups.block,
+        source=size, output=output, window=window, plain=plain, form=None if coded is None else coded.form,
     )  # fmt: skip
     rewriter.blocked[var] = (rewriter.scaled(result, weight, output), output)
     return True

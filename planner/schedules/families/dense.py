@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import relax, s_tir, te
 
-from planner.schedules import storage
+from planner.schedules import codes, storage
 from planner.schedules.blocked import CHANNELS, pack_dense
 from planner.schedules.families import products
 from planner.schedules.rewriter import FUSABLE, shape_of
@@ -34,27 +34,29 @@ def columns_for(outputs: int, rows: int) -> int:
     return min(panels, key=lambda columns: -outputs % columns)
 
 
-def dense(data: te.Tensor, packed: te.Tensor, *scales: te.Tensor, outputs: int, block: int = 0) -> te.Tensor:
+def dense(data: te.Tensor, *packed: te.Tensor, outputs: int, columns: int, form: codes.Form | None = None) -> te.Tensor:
     """Describe a dense layer.
 
     Args:
         data: ``(..., rows, K)`` float32.
-        packed: Weights from :func:`blocked.pack_dense`, stored in any way that :func:`storage.decode` knows.
-        scales: Where groups of weights share scales, these, packed alike.
+        packed: Weights from :func:`blocked.pack_dense`, stored in any way that :func:`storage.decode` knows; or what
+            :meth:`storage.Codes.packed` makes of them.
         outputs: Real outputs, at most the packed ones.
-        block: Inputs in a group.
+        columns: Outputs in a block of packed weights.
+        form: How to read codes, where weights are codes.
 
     Returns:
         ``(..., rows, outputs)`` float32.
     """
-    blocks, _, columns = (int(n) for n in packed.shape)
+    blocks = int(packed[0].shape[0])
     *lead, rows, depth = [int(n) for n in data.shape]
     k = te.reduce_axis((0, depth), "k")
     filled = products.filled_rows(rows)
-    weights = packed
-    if scales:
-        shape = (blocks, depth, columns)
-        weights = storage.unpacked(packed, scales[0], shape, lambda o, i, n: (o, i // block, n))
+    weights = packed[0]
+    if form is not None:
+        shape, block = (blocks, depth, columns), form.block
+        decoder = codes.Decoder.of(form, packed, shape, lambda o, i, n: (o, i // block, n))
+        weights = storage.unpacked(decoder, shape)
 
     def value(*index: Any) -> Any:
         *before, m, n = index
@@ -119,7 +121,8 @@ def lower_matmul(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     weight = rewriter.constants.of(call.args[1])
     if weight is None or weight.values.ndim != 2 or len(shape_of(source)) < 2:
         return False
-    if weight.scales is not None and weight.axis != 1:
+    weight = weight.along(1)
+    if weight is None:
         return False
     outputs = weight.values.shape[1]
     columns = columns_for(outputs, shape_of(source)[-2])
@@ -127,11 +130,11 @@ def lower_matmul(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     def pack(matrix: NDArray[Any]) -> NDArray[Any]:
         return pack_dense(matrix.T, columns)
 
-    groups = weight.groups if weight.groups is not None and weight.groups.axis == 0 else None
-    packed = (pack(weight.values),) if groups is None else groups.packed(pack)
+    coded = weight.codes_along(0)
+    packed = (pack(weight.values),) if coded is None else coded.packed(pack)
     result = rewriter.call(
         dense, rewriter.as_plain(source), *(relax.const(array) for array in packed), hint="dense", pattern=FUSABLE,
-        outputs=outputs, block=0 if groups is None else groups.block,
+        outputs=outputs, columns=columns, form=None if coded is None else coded.form,
     )  # fmt: skip
     if weight.scales is not None:
         scales = relax.const(np.ascontiguousarray(weight.scales))
