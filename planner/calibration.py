@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from planner.approximations.base import LayerView
 from planner.batching import batchable
+from planner.epilogue import Epilogue, epilogue_of
 from planner.errors import InputError
 from planner.execution import BATCH, run_nodes
 from planner.grids import LEVELS, Grid, spanning
@@ -97,6 +99,7 @@ class Calibration:
         self._exact: dict[str, Float32] = {}
         self._moments: dict[str, Moments] = {}
         self._targets: dict[str, Float32] = {}
+        self._epilogues: dict[str, Epilogue] = {}
         self._grids: dict[tuple[str, str], Grid] = {}
 
     def run(
@@ -124,6 +127,15 @@ class Calibration:
             values = self.exact(tensor)
             self._grids[tensor, dtype] = spanning(float(values.min()), float(values.max()), LEVELS[dtype])
         return self._grids[tensor, dtype]
+
+    def epilogue(self, layer: str) -> Epilogue:
+        """Return what follows a layer's anchor before another layer reads it."""
+        if layer not in self._epilogues:
+            readers = Counter(name for node in self._anchors.values() for name in node.input)
+            readers[self.graph.output_name] += 1
+            nodes = [self._anchors[name] for name in self.graph.layer(layer).nodes]
+            self._epilogues[layer] = epilogue_of(nodes, readers, self.arrays)
+        return self._epilogues[layer]
 
     def moments(self, layer: str) -> Moments:
         """Return the second moments of what a layer reads in the exact network."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from planner.layering import Shape
 
-__all__ = ["Linear", "Moments", "linear_of", "moments", "output_rows", "sample"]
+__all__ = ["Linear", "Moments", "input_rows", "linear_of", "moments", "output_rows", "sample", "values_at"]
 
 _BLOCK = 4096
 _ROWS = 30_000
@@ -212,6 +212,21 @@ def output_rows(linear: Linear, inputs: Float32, positions: NDArray[np.int64], o
     bias = np.zeros(linear.outputs, np.float32) if linear.bias is None else linear.bias
     full = np.concatenate([weights, bias.reshape(linear.groups, -1, 1)], axis=2).swapaxes(1, 2)
     return np.concatenate([rows @ full for rows in input_rows(linear, inputs, positions, output_shape)], axis=1)
+
+
+def values_at(tensor: Float32, linear: Linear, positions: NDArray[np.int64]) -> Float32:
+    """Return a tensor of the shape of a layer's outputs at sampled positions, ``[group][row][output]``.
+
+    Args:
+        tensor: The tensor, ``[image][...]``.
+        linear: The layer.
+        positions: Positions, as `sample` chooses them.
+    """
+    if not linear.is_conv:
+        return tensor.reshape(-1, tensor.shape[-1])[positions][None]
+    image, row, column = np.unravel_index(positions, (len(tensor), *tensor.shape[2:]))
+    values = tensor[image, :, row, column]
+    return np.ascontiguousarray(values.reshape(len(values), linear.groups, -1).swapaxes(0, 1))
 
 
 def moments(

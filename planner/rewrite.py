@@ -23,8 +23,8 @@ from planner.choices import EXACT, Choice, applicable, approximation, checked, f
 from planner.draft import Draft
 from planner.errors import InputError
 from planner.layering import bytes_of, in_order, parameters_of
-from planner.linear import Moments, moments
-from planner.refit import solve
+from planner.linear import Linear, Moments, moments
+from planner.refit import Aim, aim_at
 
 if TYPE_CHECKING:
     import onnx
@@ -148,26 +148,33 @@ def _replaced(
     refit: bool,
 ) -> Replacement | None:
     """Refit a layer whose inputs have changed and approximate it; None where it stays as it is."""
-    source = anchor.input[0]
-    fits = view.linear is not None and refit and source in present
+    source, addend = anchor.input[0], calibration.epilogue(view.name).addend
+    fits = view.linear is not None and refit and (source in present or addend in present)
     if not parts and not fits:
         return None
     inputs = present[source] if source in present else calibration.exact(source)
     if source in grids:
         inputs = grids[source].rounded(inputs)
-    linear, fitted = view.linear, None
-    if linear is not None and fits:
-        targets = calibration.targets(view.name)
-        fitted = moments(linear, inputs, output_shape=view.output_shape, targets=targets)
-        linear = solve(linear, fitted)
+    linear = view.linear
+    changed = source in present or source in grids
+    aims: list[Aim] = []
+
+    def aim() -> Aim:
+        if not aims:
+            aims.append(_aim(calibration, view.name, linear, inputs, present, refit=refit))
+        return aims[0]
 
     def statistics() -> Moments:
         if linear is None:
             raise InputError(f"layer {view.name!r} has no weights whose inputs could be summed up")
-        if source not in present and source not in grids:
+        if aims:
+            return aims[0].moments
+        if not changed:
             return calibration.moments(view.name)
-        return fitted or moments(linear, inputs, output_shape=view.output_shape)
+        return moments(linear, inputs, output_shape=view.output_shape)
 
+    if linear is not None and fits:
+        linear = aim().fit(linear)
     new = Replacement(nodes=(anchor,), arrays={}) if linear is None else exact(anchor, linear)
     for part, way in parts.items():
         context = Context(
@@ -177,12 +184,41 @@ def _replaced(
             present=inputs,
             exact=calibration.exact(source),
             statistics=statistics,
+            aim=aim,
+            epilogue=calibration.epilogue(view.name),
             opset=calibration.opset,
             batch=calibration.batch,
         )
         new = way(context, part)
-    _log.debug("layer %s: %s", view.name, "+".join([*(["refit"] if fitted else []), *parts]))
+    _log.debug("layer %s: %s", view.name, "+".join([*(["refit"] if fits else []), *parts]))
     return new
+
+
+def _aim(
+    calibration: Calibration,
+    layer: str,
+    linear: Linear | None,
+    inputs: NDArray[np.float32],
+    present: Mapping[str, NDArray[np.float32]],
+    *,
+    refit: bool,
+) -> Aim:
+    """State what a layer ought to give: under refit what the exact network gives, else what it gives itself."""
+    if linear is None:
+        raise InputError(f"layer {layer!r} has no weights that could be fitted")
+    epilogue = calibration.epilogue(layer)
+    addends = None
+    if epilogue.addend is not None:
+        before = calibration.exact(epilogue.addend)
+        addends = (before, present.get(epilogue.addend, before))
+    return aim_at(
+        linear,
+        inputs,
+        output_shape=calibration.views[layer].output_shape,
+        epilogue=epilogue,
+        targets=calibration.targets(layer) if refit else None,
+        addends=addends,
+    )
 
 
 def _assemble(

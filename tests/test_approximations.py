@@ -41,7 +41,7 @@ def arrays(model):
 @pytest.mark.parametrize("name", discover("planner.approximations"))
 def test_an_approximation_names_its_choices_after_its_file(name):
     module = modules()[name]
-    assert module.KIND in {"structure", "storage", "schedule"}
+    assert module.KIND in {"structure", "storage", "arithmetic", "schedule"}
     assert module.CHOICES
     assert all(choice.partition("@")[0] == name for choice in module.CHOICES)
 
@@ -67,7 +67,7 @@ def test_low_rank_spares_the_first_convolution_the_classifier_and_groups(tmp_pat
     assert "first convolution" in found["stem"]["lowrank"].reason
     assert "classifier" in found["fc"]["lowrank"].reason
     assert "16 groups" in found["depthwise"]["lowrank"].reason
-    assert found["a"]["lowrank"].choices == ("lowrank@0.5", "lowrank@0.25")
+    assert found["a"]["lowrank"].choices == ("lowrank@0.75", "lowrank@0.5", "lowrank@0.35", "lowrank@0.25")
     assert "no weights" in found["pool"]["lowrank"].reason
 
 

@@ -46,23 +46,24 @@ def test_exact_is_the_first_choice_of_every_layer(graph):
     assert all(names[0] == EXACT and len(set(names)) == len(names) for names in choices.values())
 
 
-def test_layers_without_weights_have_no_other_choice_than_exact(small):
-    assert applicable(small)["pool"] == (EXACT,)
+def test_layers_without_weights_have_no_weights_to_approximate(small):
+    assert set(applicable(small)["pool"]) <= {EXACT, "int8", "pool_sample"}
+    assert applicable(small, ["int8w", "lowrank"])["pool"] == (EXACT,)
 
 
 def test_names_of_approximations_or_of_choices_select(small):
     assert applicable(small, "int8w")["conv2"] == (EXACT, "int8w")
     assert applicable(small, ["lowrank@0.25"])["conv2"] == (EXACT, "lowrank@0.25")
-    assert applicable(small, ["lowrank", "int8w"])["dense1"] == (
-        *(EXACT, "int8w", "lowrank@0.5", "lowrank@0.25", "lowrank@0.5+int8w", "lowrank@0.25+int8w"),
-    )
+    shares = [f"lowrank@{share}" for share in (0.75, 0.5, 0.35, 0.25)]
+    composed = [f"{name}+int8w" for name in shares]
+    assert applicable(small, ["lowrank", "int8w"])["dense1"] == (EXACT, "int8w", *shares, *composed)
     assert applicable(small, ["perforate@rows+int8w"])["conv1"] == (EXACT, "perforate@rows+int8w")
     assert set(applicable(small, ["exact"]).values()) == {(EXACT,)}
 
 
 def test_an_unknown_approximation_is_answered_with_those_that_exist(small):
-    for name in ("prune", "lowrank@0.3", "int8w+lowrank@0.5"):
-        with pytest.raises(InputError, match=r"; there are: fp16w, int4w, int8w, lowrank, perforate"):
+    for name in ("magic", "lowrank@0.3", "int8w+lowrank@0.5"):
+        with pytest.raises(InputError, match=r"; there are: .*fp16w, int4w, int8, int8w, .*lowrank@0.5.*'\+'"):
             applicable(small, [name])
 
 
@@ -70,7 +71,7 @@ def test_a_choice_that_cannot_be_made_is_refused_with_the_reason(small):
     x = images(small.model, 2)
     for layer, choice, message in (
         ("conv9", "int8w", "has no layer 'conv9'"),
-        ("conv2", "magic", "unknown approximation 'magic'; there are: exact, fp16w, int4w, int8w"),
+        ("conv2", "magic", "unknown approximation 'magic'; there are: exact, .*fp16w, int4w, .*int8w"),
         (
             "conv1",
             "lowrank@0.5",
@@ -99,7 +100,10 @@ def test_every_node_of_a_rewritten_network_belongs_to_one_layer(graph):
     assert sorted(owned) == sorted(node.name for node in rewritten.model.graph.node)
     assert len(owned) == len(set(owned))
     assert rewritten.choices == choices
-    sizes = {name: array.nbytes for name, array in arrays(rewritten.model).items() if array.dtype.kind in "fi"}
+    constants = arrays(rewritten.model)
+    rounding = [node for node in rewritten.model.graph.node if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]
+    settings = {name for node in rounding if node.input[0] not in constants for name in node.input[1:]}
+    sizes = {n: array.nbytes for n, array in constants.items() if array.dtype.kind in "fi" and n not in settings}
     whole = [name for name in sizes if "shape" not in name and "scales" not in name and name not in {"q", "rest"}]
     assert sum(rewritten.parameter_bytes.values()) == sum(sizes[name] for name in whole)
 
@@ -118,13 +122,13 @@ def test_without_refit_only_the_layer_itself_changes(small):
     assert not rewritten.refit
 
 
-def test_refit_leaves_what_has_no_changed_input_and_keeps_the_structure_of_the_rest(tmp_path):
+def test_refit_leaves_what_neither_reads_nor_is_added_to_a_change_and_keeps_the_structure(tmp_path):
     graph = read(saved(residual(), tmp_path))
     rewritten = apply(graph, {"a": "perforate@rows"}, images(graph.model, IMAGES))
     before, after = arrays(graph.model), arrays(rewritten.model)
     weight = {node.name: node.input[1] for node in graph.model.graph.node if node.op_type in {"Conv", "Gemm"}}
     same = {name: np.array_equal(before[weight[name]], after[weight[name]]) for name in weight}
-    assert same == {"stem": True, "a": True, "b": False, "shortcut": True, "depthwise": False, "fc": False}
+    assert same == {"stem": True, "a": True, "b": False, "shortcut": False, "depthwise": False, "fc": False}
     for layer in graph.layers:
         if layer.name != "a":
             assert rewritten.nodes[layer.name] == layer.nodes

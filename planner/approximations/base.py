@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.epilogue import Epilogue
 from planner.errors import InputError
 from planner.execution import BATCH, run_nodes
 from planner.linear import Linear, Moments
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import onnx
 
     from planner.layering import Shape
+    from planner.refit import Aim
 
 __all__ = ["Approximation", "Context", "LayerView", "Offer", "Replacement", "Stored", "corrected", "exact", "stored"]
 
@@ -119,6 +121,8 @@ class Context:
         present: What the layer reads in the approximated network, ``[image][...]``.
         exact: What it reads in the exact network, ``[image][...]``.
         statistics: Gives the second moments of ``present``, as rows of the anchor; they are computed once.
+        aim: Gives what the layer ought to give, at a sample of its outputs; it is computed once.
+        epilogue: What follows the anchor in its layer.
         opset: ONNX operator set of the network.
         batch: Images a call that the network can be run on.
     """
@@ -129,6 +133,8 @@ class Context:
     present: Float32 = field(repr=False)
     exact: Float32 = field(repr=False)
     statistics: Callable[[], Moments] = field(repr=False)
+    aim: Callable[[], Aim] = field(repr=False)
+    epilogue: Epilogue
     opset: int
     batch: int = BATCH
 
@@ -150,6 +156,12 @@ class Context:
         if self.weights is None:
             raise InputError(f"layer {self.view.name!r} has no weights")
         return self.weights
+
+    @property
+    def biased(self) -> Linear:
+        """The anchor's weights with a bias, of noughts where it has none."""
+        linear = self.linear
+        return linear if linear.bias is not None else replace(linear, bias=np.zeros(linear.outputs, np.float32))
 
     @property
     def anchor(self) -> onnx.NodeProto:

@@ -6,11 +6,13 @@ linear structure within convolutional networks for efficient evaluation* (NIPS 2
 Zisserman, *Speeding up convolutional neural networks with low rank expansions* (BMVC 2014). What is kept is
 not the largest part of the weights but of the outputs, as in Zhang, Zou, He and Sun, *Accelerating very deep
 convolutional networks* (PAMI 2016), section 3.1: the subspace of the outputs' covariance W·Cov(inputs)·Wᵀ,
-with a bias that leaves their mean as it was.
+with a bias that leaves their mean as it was; section 3.2, the responses behind the activation, is had by turns of
+fitting the weights to what counts (`planner.refit.Aim`) and factorising them.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,13 +25,17 @@ if TYPE_CHECKING:
 
     from planner.linear import Linear, Moments
 
-__all__ = ["CHOICES", "KIND", "apply", "factorise", "offer", "rank_of"]
+    Factors = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+__all__ = ["CHOICES", "KIND", "ON_REQUEST", "apply", "factorise", "offer", "rank_of"]
 
 KIND = "structure"
-CHOICES = ("lowrank@0.5", "lowrank@0.25")
+CHOICES = ("lowrank@0.75", "lowrank@0.5", "lowrank@0.35", "lowrank@0.25")
+ON_REQUEST = ("lowrank@0.75", "lowrank@0.35")
 
 _FEW_SAMPLES = 0.3
 _MOST = 0.5
+_ROUNDS = 4
 
 
 def rank_of(outputs: int, depth: int, share: float) -> int:
@@ -44,7 +50,7 @@ def rank_of(outputs: int, depth: int, share: float) -> int:
 
 
 def offer(view: LayerView) -> Offer:
-    """Offer both shares, except where the rank would be 0 and for layers known not to bear it."""
+    """Offer the shares whose ranks differ, except for layers known not to bear it."""
     linear = view.linear
     if linear is None:
         return Offer(reason=f"{view.op} has no weights that could be factorised")
@@ -54,13 +60,16 @@ def offer(view: LayerView) -> Offer:
         return Offer(reason="it is the classifier, whose outputs are the result")
     if view.first and view.is_conv:
         return Offer(reason="it is the first convolution, which costs much accuracy and little time")
-    choices = tuple(name for name in CHOICES if rank_of(linear.outputs, linear.depth, _share(name)) >= 1)
-    return Offer(choices=choices) if choices else Offer(reason=f"{linear.outputs} x {linear.depth} is too small")
+    ranks: dict[int, str] = {}
+    for name in CHOICES:
+        ranks.setdefault(rank_of(linear.outputs, linear.depth, _share(name)), name)
+    ranks.pop(0, None)
+    if not ranks:
+        return Offer(reason=f"{linear.outputs} x {linear.depth} weights are too few: the rank would be 0")
+    return Offer(choices=tuple(ranks.values()))
 
 
-def factorise(
-    linear: Linear, moments: Moments, rank: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+def factorise(linear: Linear, moments: Moments, rank: int) -> Factors:
     """Factorise a layer's weights so that its outputs keep as much of their variance as rank r allows.
 
     Args:
@@ -92,13 +101,26 @@ def factorise(
     return basis.astype(np.float32), reduce.astype(np.float32), bias.astype(np.float32)
 
 
+def _fitted(context: Context, rank: int) -> Factors:
+    """Factorise a layer, by turns with a fit of its weights to what counts behind the activation."""
+    found = factorise(context.linear, context.statistics(), rank)
+    if not context.epilogue.bounded:
+        return found
+    aim, exact = context.aim(), context.biased
+    for _ in range(_ROUNDS):
+        expand, reduce, bias = found
+        now = replace(exact, weight=(expand @ reduce).reshape(exact.weight.shape), bias=bias)
+        found = factorise(aim.step(exact, now), aim.moments, rank)
+    return found
+
+
 def apply(context: Context, choice: str) -> Replacement:
     """Replace the anchor by two of its kind, of the rank that leaves the named share of its work."""
     from onnx import helper
 
     anchor, linear = context.anchor, context.linear
     rank = rank_of(linear.outputs, linear.depth, _share(choice))
-    expand, reduce, bias = factorise(linear, context.statistics(), rank)
+    expand, reduce, bias = _fitted(context, rank)
     name = context.view.name
     middle = f"{name}.reduced"
     first = type(anchor)()

@@ -3,11 +3,13 @@
 Jaderberg, Vedaldi and Zisserman, *Speeding up convolutional neural networks with low rank expansions* (BMVC 2014),
 scheme 2.  The factors are not those nearest to the weights but those nearest to the outputs: the error
 tr(E·Cov(inputs)·Eᵀ) of E = W - W' is minimised by alternating least squares from the singular value decomposition,
-after the data-aware fitting of the same paper's section 3.2, here in closed form and by conjugate gradients.
+after the data-aware fitting of the same paper's section 3.2, here in closed form and by conjugate gradients. Where an
+activation follows, this goes by turns with a fit of the weights to what counts behind it (`planner.refit.Aim`).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,14 +22,19 @@ if TYPE_CHECKING:
     from planner.linear import Linear, Moments
 
     Float64 = NDArray[np.float64]
+    Factors = tuple[Float64, Float64, Float64]
 
-__all__ = ["CHOICES", "KIND", "apply", "factorise", "offer", "rank_of"]
+__all__ = ["CHOICES", "KIND", "ON_REQUEST", "apply", "factorise", "offer", "rank_of"]
 
 KIND = "structure"
-CHOICES = ("spatial@0.5", "spatial@0.34", "spatial@0.25")
+CHOICES = ("spatial@0.75", "spatial@0.5", "spatial@0.34", "spatial@0.25")
+ON_REQUEST = ("spatial@0.75",)
 
-_ALIGNMENT = 16
+_BLOCK = 16
+_HALF = 8
 _ROUNDS = 12
+_MORE_ROUNDS = 1
+_TURNS = 10
 _STEPS = 8
 _RIDGE = 1e-3
 
@@ -35,8 +42,8 @@ _RIDGE = 1e-3
 def rank_of(linear: Linear, share: float) -> int:
     """Return the largest rank that leaves at most a share of a convolution's products.
 
-    A rank of 16 or more is rounded down to a multiple of 16: kernels write 16 channels at a time, so that a rank just
-    above a multiple pays for most of the next block.
+    A rank of two blocks of 16 or more is rounded down to whole blocks, one of half a block or more to halves: kernels
+    write 16 channels at a time, so that a rank just above a block pays for most of the next.
 
     >>> from planner.linear import Linear
     >>> rank_of(Linear(weight=np.ones((64, 32, 5, 5), np.float32), bias=None), 0.5)
@@ -45,7 +52,9 @@ def rank_of(linear: Linear, share: float) -> int:
     outputs, inputs, height, width = linear.weight.shape
     each = inputs * height * linear.strides[1] + outputs * width
     rank = int(share * outputs * inputs * height * width / each)
-    return rank if rank < _ALIGNMENT else rank // _ALIGNMENT * _ALIGNMENT
+    if rank >= 2 * _BLOCK:
+        return rank // _BLOCK * _BLOCK
+    return rank // _HALF * _HALF if rank >= _BLOCK else rank
 
 
 def offer(view: LayerView) -> Offer:
@@ -68,13 +77,14 @@ def offer(view: LayerView) -> Offer:
     return Offer(choices=tuple(ranks.values()))
 
 
-def factorise(linear: Linear, moments: Moments, rank: int) -> tuple[Float64, Float64, Float64]:
+def factorise(linear: Linear, moments: Moments, rank: int, start: tuple[Float64, Float64] | None = None) -> Factors:
     """Factorise filters so that the outputs' mean squared error is least.
 
     Args:
         linear: The convolution, of one group.
         moments: Moments of its inputs.
         rank: Number of filters in the middle.
+        start: Columns and rows to start from, which are then near; the singular value decomposition without.
 
     Returns:
         ``(column, row, bias)``: ``[rank][input][kernel row]``, ``[output][rank][kernel column]`` and ``[output]``.
@@ -84,23 +94,45 @@ def factorise(linear: Linear, moments: Moments, rank: int) -> tuple[Float64, Flo
     flat = weights.reshape(outputs, -1)
     covariance = moments.covariance[0]
     covariance = covariance + _RIDGE * np.mean(np.diag(covariance)) * np.eye(len(covariance))
+    column, row = start or _decomposed(weights, rank)
+
+    for _ in range(_MORE_ROUNDS if start else _ROUNDS):
+        row = _best_row(column, flat, covariance, width)
+        column = _better_column(column, row, flat, covariance)
+    row = _best_row(column, flat, covariance, width)
+    bias = np.zeros(outputs) if linear.bias is None else linear.bias.astype(np.float64)
+    error = flat - _joined(column, row).reshape(outputs, -1)
+    return column, row, bias + error @ moments.mean[0]
+
+
+def _decomposed(weights: Float64, rank: int) -> tuple[Float64, Float64]:
+    """Return the columns and rows nearest to the weights themselves."""
+    outputs, inputs, height, width = weights.shape
     matrix = weights.transpose(1, 2, 0, 3).reshape(inputs * height, outputs * width)
     left, values, right = np.linalg.svd(matrix, full_matrices=False)
     rank = min(rank, len(values))
     root = np.sqrt(values[:rank])
     column = (left[:, :rank] * root).T.reshape(rank, inputs, height)
-    row = (root[:, None] * right[:rank]).reshape(rank, outputs, width).transpose(1, 0, 2)
+    return column, (root[:, None] * right[:rank]).reshape(rank, outputs, width).transpose(1, 0, 2)
 
-    def joined(column: Float64, row: Float64) -> Float64:
-        found: Float64 = np.einsum("orx,riy->oiyx", row, column, optimize=True)
-        return found.reshape(outputs, -1)
 
-    for _ in range(_ROUNDS):
-        row = _best_row(column, flat, covariance, width)
-        column = _better_column(column, row, flat, covariance)
-    row = _best_row(column, flat, covariance, width)
-    bias = np.zeros(outputs) if linear.bias is None else linear.bias.astype(np.float64)
-    return column, row, bias + (flat - joined(column, row)) @ moments.mean[0]
+def _joined(column: Float64, row: Float64) -> Float64:
+    """Return the filters that columns and rows amount to."""
+    found: Float64 = np.einsum("orx,riy->oiyx", row, column, optimize=True)
+    return found
+
+
+def _fitted(context: Context, rank: int) -> Factors:
+    """Factorise filters, by turns with a fit of the weights to what counts behind the activation."""
+    found = factorise(context.linear, context.statistics(), rank)
+    if not context.epilogue.bounded:
+        return found
+    aim, exact = context.aim(), context.biased
+    for _ in range(_TURNS):
+        column, row, bias = found
+        now = replace(exact, weight=_joined(column, row).astype(np.float32), bias=bias.astype(np.float32))
+        found = factorise(aim.step(exact, now), aim.moments, rank, (column, row))
+    return found
 
 
 def _best_row(column: Float64, flat: Float64, covariance: Float64, width: int) -> Float64:
@@ -148,7 +180,7 @@ def apply(context: Context, choice: str) -> Replacement:
 
     anchor, linear, name = context.anchor, context.linear, context.view.name
     rank = rank_of(linear, _share(choice))
-    column, row, bias = factorise(linear, context.statistics(), rank)
+    column, row, bias = _fitted(context, rank)
     top, left, bottom, right = linear.pads
     height, width = linear.weight.shape[2:]
     middle = f"{name}.columns"
