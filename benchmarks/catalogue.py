@@ -32,6 +32,7 @@ from quantised import quantise
 from runners import OnnxRuntimeRunner, Runner, Task
 from timing import in_turn, processor
 
+import planner
 from planner.accuracy import compare, hits
 from planner.artefact import Artefact
 from planner.compiler import compile_networks, export, host_target
@@ -283,7 +284,8 @@ def main(arguments_given: Sequence[str] | None = None) -> int:
         if "latency" in arguments.steps:
             time_all(bench, wanted, arguments.rounds)
     if arguments.page:
-        write_tables(arguments.page, list(rows))
+        graphs = [planner.load(planner.shipped(f"models/{name}.onnx")).graph for name in SHIPPED]
+        write_tables(arguments.page, list(rows), graphs)
     if refused:
         _say(f"refused: {', '.join(refused)}")
     return 1 if refused else 0

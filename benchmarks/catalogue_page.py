@@ -133,6 +133,7 @@ def lines(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def write_tables(page: Path, rows: Sequence[Row]) -> None:
-    """Write the tables between the marks of a page."""
-    write_aside(page, between(page.read_text(encoding="utf-8"), "measured", lines(rows)))
+def write_tables(page: Path, rows: Sequence[Row], networks: Iterable[LayerGraph]) -> None:
+    """Write what there is to choose from, and what was measured of it, between the marks of a page."""
+    text = between(page.read_text(encoding="utf-8"), "choices", choices(networks))
+    write_aside(page, between(text, "measured", lines(rows)))

@@ -49,7 +49,8 @@ def row(**more: object) -> Row:
 
 def test_a_choice_is_built_judged_timed_and_put_into_tables(small: tuple[str, ...], tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("# Ours\n<!-- measured -->\n<!-- end of measured -->\nThe end.\n")
+    marks = [f"<!-- {mark} -->\n<!-- end of {mark} -->\n" for mark in ("choices", "measured")]
+    page.write_text(f"# Ours\n{''.join(marks)}The end.\n")
     assert catalogue.main([*small, "--choices", "int8w,onnxruntime int8", "--page", str(page)]) == 0
     exact, stored, reference = rows(tmp_path)
     assert (exact["choice"], exact["top1_change"], exact["weight_bytes"]) == ("exact", 0, exact["exact_weight_bytes"])
@@ -61,6 +62,7 @@ def test_a_choice_is_built_judged_timed_and_put_into_tables(small: tuple[str, ..
     text = page.read_text()
     assert text.startswith("# Ours\n")
     assert text.endswith("The end.\n")
+    assert "| `int8w` | storage | Weights stored as int8: one symmetric scale an output channel" in text
     assert f"| `int8w` | 5 | {stored['timing']['ratio']:.2f} |" in text
 
 
