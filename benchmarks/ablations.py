@@ -32,6 +32,7 @@ from costmodels import write_aside
 from planner.accuracy import Evaluator, compare
 from planner.approximations.base import Context, Replacement
 from planner.choices import approximation
+from planner.epilogue import Epilogue
 from planner.linear import Moments
 from planner.rewrite import EXACT, apply
 
@@ -109,12 +110,12 @@ class Finding:
 
 
 def white(context: Context) -> Context:
-    """Show an approximation inputs without a mean or correlations: what it knows of the data is gone."""
+    """Show an approximation inputs without a mean or correlations, and no activation: it knows nothing of the data."""
     linear = context.linear
     gram = np.broadcast_to(np.eye(linear.depth + 1), (linear.groups, linear.depth + 1, linear.depth + 1)).copy()
     count = 2 * len(context.present)
     moments = Moments(gram=gram, cross=None, rows=count, images=len(context.present))
-    return dataclasses.replace(context, statistics=lambda: moments)
+    return dataclasses.replace(context, statistics=lambda: moments, epilogue=Epilogue())
 
 
 def blindly(choice: str) -> Instead:

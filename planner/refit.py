@@ -174,7 +174,8 @@ def _gram(rows: Float32) -> Float64:
     for start in range(0, rows.shape[1], _BLOCK):
         block = rows[:, start : start + _BLOCK]
         gram += block.swapaxes(1, 2) @ block
-    return gram / rows.shape[1]
+    gram /= rows.shape[1]
+    return gram
 
 
 def aim_at(
