@@ -109,6 +109,11 @@ class Finding:
     behind_std: float
 
 
+def straight(context: Context) -> Context:
+    """Show an approximation a layer that nothing follows: no activation cuts anything off."""
+    return dataclasses.replace(context, epilogue=Epilogue())
+
+
 def white(context: Context) -> Context:
     """Show an approximation inputs without a mean or correlations, and no activation: it knows nothing of the data."""
     linear = context.linear
@@ -118,10 +123,10 @@ def white(context: Context) -> Context:
     return dataclasses.replace(context, statistics=lambda: moments, epilogue=Epilogue())
 
 
-def blindly(choice: str) -> Instead:
-    """Apply a choice's first part without what is known of the data."""
+def shown(choice: str, show: Callable[[Context], Context]) -> Instead:
+    """Apply a choice's first part to a layer that is shown otherwise than it is."""
     part = parts_of(choice)[0]
-    return {part: lambda context, name: approximation(part).apply(white(context), name)}
+    return {part: lambda context, name: approximation(part).apply(show(context), name)}
 
 
 def uncorrected(choice: str) -> Instead:
@@ -157,13 +162,16 @@ def _lossy(subject: Subject) -> Sequence[str]:
 ABLATIONS = (
     Ablation(
         name="data",
-        question="Low rank that keeps most of the outputs' variance on calibration images, or most of the weights",
+        question="Low rank: most of the weights, of the outputs' variance on calibration images, or of what is left of "
+        "them behind the activation",
         choices=_offered("lowrank@0.5", "spatial@0.5"),
         variants=lambda choice: (
-            Variant(name="plain SVD", refit=False, instead=blindly(choice)),
-            Variant(name="data-aware", refit=False),
-            Variant(name="plain SVD, refit", instead=blindly(choice)),
-            Variant(name="data-aware, refit"),
+            Variant(name="plain SVD", refit=False, instead=shown(choice, white)),
+            Variant(name="whitened", refit=False, instead=shown(choice, straight)),
+            Variant(name="whitened, behind the activation", refit=False),
+            Variant(name="plain SVD, refit", instead=shown(choice, white)),
+            Variant(name="whitened, refit", instead=shown(choice, straight)),
+            Variant(name="whitened, behind the activation, refit"),
         ),
     ),
     Ablation(
@@ -182,7 +190,7 @@ ABLATIONS = (
         question="Error-compensated rounding by the second moments of the inputs, or each weight to the nearest",
         choices=_offered("int4w", "intw@3", "cluster@16", "cluster@8"),
         variants=lambda choice: (
-            Variant(name="nearest", instead=blindly(choice)),
+            Variant(name="nearest", instead=shown(choice, white)),
             Variant(name="compensated"),
         ),
     ),
