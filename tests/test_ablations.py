@@ -41,7 +41,7 @@ def test_low_rank_that_knows_no_data_is_the_singular_value_decomposition(
     graph: LayerGraph, calibration: Calibration
 ) -> None:
     choice = "lowrank@0.5"
-    blind = apply(graph, {"conv2": choice}, calibration, refit=False, instead=ablations.blindly(choice))
+    blind = apply(graph, {"conv2": choice}, calibration, refit=False, instead=ablations.shown(choice, ablations.white))
     aware = apply(graph, {"conv2": choice}, calibration, refit=False)
     weight = calibration.views["conv2"].linear.matrix
     left, values, right = np.linalg.svd(weight, full_matrices=False)
@@ -82,20 +82,22 @@ def test_variants_are_judged_against_exact_and_against_the_last(small: tuple[str
     found = json.loads((tmp_path / "out" / "ablations.json").read_text())
     assert [(f["ablation"], f["choice"], f["variant"]) for f in found] == [
         ("data", "lowrank@0.5", "plain SVD"),
-        ("data", "lowrank@0.5", "data-aware"),
+        ("data", "lowrank@0.5", "whitened"),
+        ("data", "lowrank@0.5", "whitened, behind the activation"),
         ("data", "lowrank@0.5", "plain SVD, refit"),
-        ("data", "lowrank@0.5", "data-aware, refit"),
+        ("data", "lowrank@0.5", "whitened, refit"),
+        ("data", "lowrank@0.5", "whitened, behind the activation, refit"),
         ("refit", "fp16w", "without"),
         ("refit", "fp16w", "refit"),
         ("refit", "lowrank@0.5", "without"),
         ("refit", "lowrank@0.5", "refit"),
     ]
     by_name = {(f["ablation"], f["choice"], f["variant"]): f for f in found}
-    assert by_name["data", "lowrank@0.5", "data-aware, refit"]["behind"] == 0
+    assert by_name["data", "lowrank@0.5", "whitened, behind the activation, refit"]["behind"] == 0
     without, refit = by_name["refit", "lowrank@0.5", "without"], by_name["refit", "lowrank@0.5", "refit"]
     assert without["behind"] == pytest.approx(without["top1_change"] - refit["top1_change"])
     # The same network, rewritten the same way in both ablations.
-    assert by_name["data", "lowrank@0.5", "data-aware"]["loss"] == without["loss"]
+    assert by_name["data", "lowrank@0.5", "whitened, behind the activation"]["loss"] == without["loss"]
     row = f"| `lowrank@0.5` | without | {without['top1_change']:+.2f} ± {without['top1_change_std']:.2f} |"
     assert row in page.read_text()
 
