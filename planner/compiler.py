@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from planner.errors import InputError
-from planner.segments import Entry
+from planner.segments import Entry, Network
 
 if TYPE_CHECKING:
     from planner.schedules import Options
@@ -284,43 +284,20 @@ def _linking(command: Sequence[str]) -> Any:
     return link
 
 
-def planned_slack(entry: Entry, target: Mapping[str, Any]) -> int:
-    """Tell by how many bytes TVM's storage plan of a network exceeds its greatest live set.
+def planned_arena(entry: Entry, target: Mapping[str, Any]) -> int:
+    """Tell how many bytes a network needs for activations: its input, TVM's storages, and the largest workspace.
 
     No code is generated: the plan is all that is made.
     """
     import numpy as np
     import tvm
-    from tvm import relax
+
+    from planner import schedules
 
     kind = tvm.target.Target(dict(target))
     with kind:
-        planned = _plan()(schedule_networks(fuse_networks([entry], kind), kind))
-    function = planned[entry.name]
-    sizes: dict[Any, int] = {}
-    born: dict[Any, int] = {}
-    last: dict[Any, int] = {}
-    alias: dict[Any, Any] = {}
-    step = 0
-    for block in function.body.blocks:
-        for binding in block.bindings:
-            value = binding.value
-            name = getattr(getattr(value, "op", None), "name", "")
-            if name == "relax.memory.alloc_tensor":
-                shape = [int(n) for n in value.args[2].values]
-                bits = tvm.DataType(str(binding.var.ty.dtype)).bits
-                sizes[binding.var] = int(np.prod(shape)) * bits // 8
-                born[binding.var] = last[binding.var] = step
-            elif isinstance(value, relax.Var):
-                alias[binding.var] = alias.get(value, value)
-            elif isinstance(value, relax.Call):
-                operands = [alias.get(a, a) for a in value.args if isinstance(a, relax.Var)]
-                for operand in operands:
-                    if operand in sizes:
-                        last[operand] = step
-                if isinstance(value.op, tvm.ir.GlobalVar):
-                    step += 1
-                elif operands:
-                    alias[binding.var] = operands[0]
-    greatest = max(sum(size for var, size in sizes.items() if born[var] <= now <= last[var]) for now in range(step))
-    return sum(_storages(planned)[entry.name]) - greatest
+        scheduled = schedule_networks(fuse_networks([entry], kind), kind)
+        planned = _plan()(scheduled)
+    network = Network(entry)
+    read = int(np.prod(network.shape(network.input))) * np.dtype(np.float32).itemsize
+    return read + sum(_storages(planned)[entry.name]) + max(schedules.workspaces(scheduled).values(), default=0)

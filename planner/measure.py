@@ -1,9 +1,9 @@
 """Measuring: what every choice of every layer costs in time, bytes and accuracy.
 
 Bytes and times come from networks built with one choice wherever it applies, so that a handful of builds covers all
-layers in their real surroundings; losses come from networks with a single layer approximated and the ones behind it
-refitted.  Whole networks are timed beside their layers, and what the sum of layers misses is fitted and kept with
-the table (see :mod:`costmodels.latency`).
+layers in their real surroundings (see :mod:`planner.measured_builds`); losses come from networks with a single layer
+approximated and the ones behind it refitted.  Whole networks are timed beside their layers, and what the sum of
+layers misses is fitted and kept with the table (see :mod:`costmodels.latency`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import datetime as dt
 import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodels import ChoiceCost, CostTable, LayerCosts, ModelCosts
-from planner.devices import Device, Program, open_device
+from planner.choices import EXACT, applicable, formats
+from planner.conversions import edge_costs
+from planner.devices import Device, open_device
 from planner.errors import InputError
 from planner.journal import Journal
+from planner.measured_builds import Builds
 from planner.model import Model
-from planner.segments import Entry
 
 if TYPE_CHECKING:
     from planner.accuracy import LossCost
@@ -35,7 +36,6 @@ __all__ = ["Progress", "measure"]
 
 logger = logging.getLogger(__name__)
 
-EXACT = "exact"
 ROUNDS = 25
 """Rounds in which all builds are timed in turn."""
 MIXES = 24
@@ -76,8 +76,6 @@ def measure(
     Raises:
         InputError: Two models share a name, one has no data, or a device or an approximation does not exist.
     """
-    from planner import rewrite
-
     if not models:
         raise InputError("no models to measure; expected at least one")
     names = [model.name for model in models]
@@ -87,7 +85,7 @@ def measure(
     if rounds < 1:
         raise InputError(f"rounds is {rounds}; expected at least 1")
     opened = open_device(device, threads=threads) if isinstance(device, str) else device
-    choices = {model.name: rewrite.applicable(model.graph, approximations) for model in models}
+    choices = {model.name: applicable(model.graph, approximations) for model in models}
     tell = progress or (lambda *_: None)
     kept = Journal(journal)
     costs = [
@@ -118,16 +116,6 @@ def measure(
     return CostTable(models=tuple(cost for cost, _ in costs), provenance=provenance, refit=refit)
 
 
-@dataclass(slots=True)
-class _Build:
-    """A network with one choice wherever it applies."""
-
-    choices: Mapping[str, str]
-    program: Program
-    networks: list[float]
-    layers: list[Mapping[str, float]]
-
-
 def _measure_one(
     model: Model,
     choices: Mapping[str, Sequence[str]],
@@ -145,13 +133,10 @@ def _measure_one(
     data = model.data()
     calibration = Calibration(model.graph, data.inputs("calibration"))
     losses = _losses(model, choices, calibration, journal, refit=refit, tell=tell)
-    builds = _builds(model, choices, calibration, device, tell)
-    slack = _slack(model, choices, calibration, device, builds, seed, tell)
-    for done in range(rounds):
-        for build in builds.values():
-            build.networks.append(build.program.sample())
-            build.layers.append(build.program.sample_layers())
-        tell(f"{model.name}: timing {len(builds)} builds", done + 1, rounds)
+    builds = Builds(model, choices, calibration, device)
+    builds.compile(tell)
+    slack = builds.slack(MIXES, seed, tell)
+    builds.time(rounds, tell)
     return _costs(model, choices, builds, losses, slack)
 
 
@@ -197,103 +182,48 @@ def _losses(
     return found
 
 
-def _builds(
-    model: Model,
-    choices: Mapping[str, Sequence[str]],
-    calibration: Calibration,
-    device: Device,
-    tell: Progress,
-) -> dict[str, _Build]:
-    """Build the network once for each choice, that choice wherever it applies."""
-    names = dict.fromkeys(choice for offered in choices.values() for choice in offered)
-    builds = {}
-    for done, name in enumerate(names):
-        tell(f"{model.name}: building", done, len(names))
-        chosen = {layer: name if name in offered else EXACT for layer, offered in choices.items()}
-        entry = _entry(model, chosen, calibration)
-        builds[name] = _Build(chosen, device.program(entry), [], [])
-    return builds
-
-
-def _entry(model: Model, chosen: Mapping[str, str], calibration: Calibration) -> Entry:
-    """Rewrite the network for its time and bytes, which do not depend on the values of weights."""
-    from planner import rewrite
-
-    rewritten = rewrite.apply(model.graph, chosen, calibration, refit=False)
-    return Entry(name=model.name, model=rewritten.model, nodes=rewritten.nodes)
-
-
-def _slack(
-    model: Model,
-    choices: Mapping[str, Sequence[str]],
-    calibration: Calibration,
-    device: Device,
-    builds: Mapping[str, _Build],
-    seed: int,
-    tell: Progress,
-) -> int:
-    """Find by how many bytes an arena exceeds its live set at worst, over the builds and random plans."""
-    random = np.random.default_rng(seed)
-    worst = max(build.program.footprint.slack for build in builds.values())
-    for done in range(MIXES if len(builds) > 1 else 0):
-        tell(f"{model.name}: planning memory", done, MIXES)
-        chosen = {layer: str(random.choice(list(offered))) for layer, offered in choices.items()}
-        worst = max(worst, device.planned_slack(_entry(model, chosen, calibration)))
-    return worst
-
-
 def _costs(
     model: Model,
     choices: Mapping[str, Sequence[str]],
-    builds: Mapping[str, _Build],
+    builds: Builds,
     losses: Mapping[tuple[str, str], LossCost],
     slack: int,
 ) -> tuple[ModelCosts, dict[str, Any]]:
     """Put samples together into costs."""
-    from costmodels.latency import fit, spread
-
-    medians = {
-        name: {layer: float(np.median([s[layer] for s in build.layers])) for layer in choices}
-        for name, build in builds.items()
-    }
-    totals = {name: float(np.median(build.networks)) for name, build in builds.items()}
-    fitted = fit(
-        np.array([sum(medians[name].values()) for name in builds]),
-        np.array([float(sum(build.program.footprint.kernels.values())) for build in builds.values()]),
-        np.array(list(totals.values())),
-    )
+    fitted = builds.fit()
     layers = []
     for graph_layer in model.graph.layers:
         layer = graph_layer.name
         costs = []
         for name in choices[layer]:
-            build = builds[name]
-            footprint = build.program.footprint
-            nanoseconds = fitted.layer_ns(medians[name][layer], calls=footprint.kernels[layer])
             loss = losses.get((layer, name))
+            reads, writes = formats(model.graph, layer, name)
             costs.append(
                 ChoiceCost(
                     name=name,
-                    latency_ns=int(np.ceil(nanoseconds)),
-                    weight_bytes=footprint.weight_bytes[layer],
-                    activation_bytes=footprint.live_bytes[layer] + slack,
-                    latency_std_ns=fitted.factor * spread(np.array([s[layer] for s in build.layers])),
+                    latency_ns=int(np.ceil(builds.layer_ns(layer, name, fitted))),
+                    weight_bytes=builds.weight_bytes(layer, name),
+                    activation_bytes=builds.live_bytes(layer, name) + slack,
+                    latency_std_ns=fitted.factor * builds.spread_ns(layer, name),
                     loss=max(0.0, loss.loss_raw) if loss else 0.0,
                     loss_raw=loss.loss_raw if loss else 0.0,
                     loss_std=loss.loss_std if loss else 0.0,
                     top1_change=loss.top1_change if loss else 0.0,
                     top1_change_std=loss.top1_change_std if loss else 0.0,
+                    in_format=reads,
+                    out_format=writes,
                 )
             )
         layers.append(LayerCosts(name=layer, op=graph_layer.op, choices=tuple(costs)))
-    exact = builds[EXACT]
+    totals = builds.totals()
     cost = ModelCosts(
         name=model.name,
         layers=tuple(layers),
+        edges=edge_costs(model.graph, choices, builds.observations(fitted), scale=fitted.reserve),
         overhead_ns=int(np.ceil(fitted.overhead_ns)),
         scale=fitted.reserve,
-        exact_latency_ns=int(np.ceil(totals[EXACT])),
-        reference_bytes=model.graph.parameter_bytes + exact.program.footprint.arena_bytes,
+        exact_latency_ns=int(np.ceil(totals[EXACT]["median"])),
+        reference_bytes=model.graph.parameter_bytes + builds.exact.program.footprint.arena_bytes,
     )
     notes = {
         "latency_model": {
@@ -303,9 +233,7 @@ def _costs(
             "reserve": fitted.reserve,
             "worst_error": fitted.worst_error,
         },
-        "whole_networks_ns": {
-            name: {"median": totals[name], "std": spread(np.array(build.networks))} for name, build in builds.items()
-        },
+        "whole_networks_ns": totals,
         "arena_slack_bytes": slack,
     }
     return cost, notes

@@ -28,19 +28,14 @@ class Footprint:
         kernels: Kernels that a layer is made of, by layer.
 
     Examples:
-        >>> Footprint(weight_bytes={"fc": 40}, live_bytes={"fc": 24}, arena_bytes=32, kernels={"fc": 1}).slack
-        8
+        >>> Footprint(weight_bytes={"fc": 40}, live_bytes={"fc": 24}, arena_bytes=32, kernels={"fc": 1}).arena_bytes
+        32
     """
 
     weight_bytes: Mapping[str, int]
     live_bytes: Mapping[str, int]
     arena_bytes: int
     kernels: Mapping[str, int]
-
-    @property
-    def slack(self) -> int:
-        """Bytes by which the arena exceeds the greatest live set."""
-        return self.arena_bytes - max(self.live_bytes.values())
 
 
 class Program(Protocol):
@@ -69,8 +64,8 @@ class Device(Protocol):
     def program(self, entry: Entry) -> Program:
         """Make a network ready to run."""
 
-    def planned_slack(self, entry: Entry) -> int:
-        """Give :attr:`Footprint.slack` of a network that need not be run, as cheaply as the device can."""
+    def planned_arena(self, entry: Entry) -> int:
+        """Give :attr:`Footprint.arena_bytes` of a network that need not be run, as cheaply as the device can."""
 
 
 def available() -> tuple[str, ...]:

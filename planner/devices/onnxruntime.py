@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from planner.devices.base import Footprint
 from planner.errors import InputError
+from planner.layering import bytes_of
 from planner.segments import Entry, Network, Segment
 
 RUNS_PER_SAMPLE = 10
@@ -48,9 +49,9 @@ class OnnxRuntimeDevice:
         """Load a network, and each of its layers as a model of its own."""
         return OnnxRuntimeProgram(entry, self.threads)
 
-    def planned_slack(self, entry: Entry) -> int:
-        """Give 0: ONNX Runtime does not say what it plans, the live set is all that is known."""
-        return 0
+    def planned_arena(self, entry: Entry) -> int:
+        """Give the greatest live set: ONNX Runtime does not say what it plans."""
+        return count(Network(entry)).arena_bytes
 
 
 class OnnxRuntimeProgram:
@@ -67,7 +68,7 @@ class OnnxRuntimeProgram:
         for segment in network.segments():
             feed = {name: _random(random, network.shape(name)) for name in segment.inputs}
             self._layers[segment.layer] = (_session(network.extract(segment), threads), feed)
-        self.footprint = _count(network)
+        self.footprint = count(network)
 
     def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run images one after the other; logits ``(n, classes)``."""
@@ -105,7 +106,7 @@ def _sample(session: Any, feed: Mapping[str, NDArray[np.float32]]) -> float:
     return (time.perf_counter_ns() - start) / RUNS_PER_SAMPLE
 
 
-def _count(network: Network) -> Footprint:
+def count(network: Network) -> Footprint:
     """Count initialisers by layer, and the tensors between layers that are alive at each."""
     segments = network.segments()
     last: dict[str, int] = {network.input: 0, network.output: len(segments)}
@@ -115,7 +116,7 @@ def _count(network: Network) -> Footprint:
     born[network.input] = 0
     live = {
         segment.layer: sum(
-            4 * int(np.prod(network.shape(name)))
+            bytes_of(int(np.prod(network.shape(name))), network.infos[name].type.tensor_type.elem_type)
             for name, birth in born.items()
             if birth <= index <= last.get(name, birth) or name == network.input
         )

@@ -54,11 +54,11 @@ class TvmDevice:
         """Compile a network and load it."""
         return TvmProgram(entry, self.target)
 
-    def planned_slack(self, entry: Entry) -> int:
+    def planned_arena(self, entry: Entry) -> int:
         """Plan the storages without generating code."""
         from planner import compiler
 
-        return compiler.planned_slack(entry, self.target)
+        return compiler.planned_arena(entry, self.target)
 
 
 class TvmProgram:

@@ -145,12 +145,17 @@ def real(*maps: te.Tensor, grids: tuple[Grid, ...], least: float | None = None, 
     return te.compute(maps[0].shape, value, name="real")
 
 
-def quantise(data: te.Tensor, scale: te.Tensor, *, grid: Grid) -> te.Tensor:
-    """Round float32 to bytes, in whatever layout it is; ``scale`` is that of the grid, ``(1,)``."""
-    return te.compute(data.shape, lambda *index: _byte(data[index] / scale[0], grid), name="quantise")
+def quantise(data: te.Tensor, *, grid: Grid) -> te.Tensor:
+    """Round float32 to bytes, in whatever layout it is."""
+    return te.compute(data.shape, lambda *index: _byte(data[index] / _scale(grid), grid), name="quantise")
 
 
-def quantise_plain(data: te.Tensor, scale: te.Tensor, *, size: FeatureMap, grid: Grid) -> te.Tensor:
+def _scale(grid: Grid) -> Any:
+    """Give the scale as a number in the code: as a constant of the module it would count as a weight."""
+    return tirx.const(grid.scale, "float32")
+
+
+def quantise_plain(data: te.Tensor, *, size: FeatureMap, grid: Grid) -> te.Tensor:
     """Round NCHW, or rows of ``channels`` entries, to blocked bytes; channels that pad a block hold the zero."""
     last = size.channels - 1
 
@@ -159,7 +164,7 @@ def quantise_plain(data: te.Tensor, scale: te.Tensor, *, size: FeatureMap, grid:
         image, row, column = size.place(p)
         near = te.min(channel, last) if size.channels % CHANNELS else channel
         read = data[image, near, row, column] if len(data.shape) == 4 else data[p, near]
-        byte = _byte(read / scale[0], grid)
+        byte = _byte(read / _scale(grid), grid)
         if size.channels % CHANNELS == 0:
             return byte
         return te.if_then_else(channel <= last, byte, tirx.const(grid.zero, grid.dtype))
@@ -167,7 +172,7 @@ def quantise_plain(data: te.Tensor, scale: te.Tensor, *, size: FeatureMap, grid:
     return te.compute(size.blocked_shape, value, name="quantise")
 
 
-def quantise_words(data: te.Tensor, scale: te.Tensor, *, size: FeatureMap, grid: Grid) -> te.Tensor:
+def quantise_words(data: te.Tensor, *, size: FeatureMap, grid: Grid) -> te.Tensor:
     """Round NCHW of up to four channels to words, the first channel in the lowest byte.
 
     Returns:
@@ -178,7 +183,7 @@ def quantise_words(data: te.Tensor, scale: te.Tensor, *, size: FeatureMap, grid:
         image, row, column = size.place(p)
         word = tirx.const(0, "int32")
         for channel in range(size.channels):
-            byte = tirx.Cast("int32", _byte(data[image, channel, row, column] / scale[0], grid))
+            byte = tirx.Cast("int32", _byte(data[image, channel, row, column] / _scale(grid), grid))
             word = word | ((byte & 255) << (8 * channel))
         return word
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import s_tir, te, tirx
 
+from planner.schedules import codes, storage
 from planner.schedules.blocked import CHANNELS, FeatureMap, blocks_of, pad_first_axis
 from planner.schedules.int8 import products, targets
 from planner.schedules.int8.targets import ByteUnit, Instruction
@@ -33,6 +34,8 @@ _ON_STACK = 16
 """Accumulators of 16 int32 that TVM keeps on the stack (1 KiB), from where LLVM moves them to registers."""
 
 _CANDIDATES = 8
+_MANY = 2
+"""Tiles of pixels from which on weights are better unpacked before they are multiplied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,16 +94,35 @@ def pack(weight: NDArray[np.int8], *, paired: bool = False, words: bool = False)
     return np.ascontiguousarray(ordered.reshape(*ordered.shape[:5], CHANNELS * _QUAD))
 
 
+def lay_out(weight: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Lay ``weight[out][in][kh][kw]`` out as :func:`pack` does, with every channel of its own in front of the lanes.
+
+    Returns:
+        ``[out / 16][in / 16][kh][kw][4 * quads][16]``.
+    """
+    outputs, inputs, height, width = weight.shape
+    groups, deep = blocks_of(inputs), _QUAD * quads_of(inputs)
+    padded = pad_first_axis(weight, blocks_of(outputs) * CHANNELS)
+    padded = pad_first_axis(padded.transpose(1, 0, 2, 3), groups * deep).transpose(1, 0, 2, 3)
+    split = padded.reshape(-1, CHANNELS, groups, deep, height, width)
+    return np.ascontiguousarray(split.transpose(0, 2, 4, 5, 3, 1))
+
+
+def quads_of(inputs: int) -> int:
+    """Give the quads in each block of so many input channels."""
+    return CHANNELS // _QUAD if inputs > CHANNELS else -(-inputs // _QUAD)
+
+
 def convolution(
     data: te.Tensor,
-    packed: te.Tensor,
-    *,
+    *packed: te.Tensor,
     source: FeatureMap,
     output: FeatureMap,
     window: Window,
     fits: bool,
     paired: bool,
     dtype: str,
+    form: codes.Form | None = None,
 ) -> te.Tensor:
     """Describe a convolution of bytes.
 
@@ -108,24 +130,33 @@ def convolution(
         data: The (already padded) input: ``(blocks, pixels, 16)`` or ``(blocks, height, width, 16)`` bytes (where
             they are paired, widened to int16), or, for up to four channels, words of four bytes with 1 in place
             of 16.
-        packed: Weights from :func:`pack`.
+        packed: Weights from :func:`pack`; or what :meth:`storage.Codes.packed` makes of them by :func:`lay_out`.
         source: Size of the input before padding.
         output: Size of the output.
         window: The sliding window.
         fits: What :func:`targets.pairs_fit` says of the weights and the input.
         paired: Whether weights are packed as pairs.
         dtype: Of the input's bytes, ``uint8`` or ``int8``.
+        form: How to read codes, where weights are codes.
 
     Returns:
         ``(output.blocks, output.pixels, 16)`` int32.
     """
-    _, groups, kernel_h, kernel_w, quads, _ = (int(n) for n in packed.shape)
+    blocks, groups, kernel_h, kernel_w, *_ = (int(n) for n in packed[0].shape)
+    quads = quads_of(source.channels)
     outer = te.reduce_axis((0, groups), "channel_block")
     row = te.reduce_axis((0, kernel_h), "kernel_row")
     column = te.reduce_axis((0, kernel_w), "kernel_column")
     quad = te.reduce_axis((0, quads), "quad")
     inner = te.reduce_axis((0, _QUAD), "channel")
     (down, across), (dilate_h, dilate_w) = window.strides, window.dilation
+
+    weights = packed[0]
+    if form is not None:
+        shape = (blocks, groups, kernel_h, kernel_w, _QUAD * quads, CHANNELS)
+        place = codes.figures_of_channels(form, packed, CHANNELS)
+        decoder = codes.Decoder.of(form, packed, shape, place)
+        weights = storage.unpacked_words(decoder, (*shape[:4], quads, CHANNELS), paired=paired)
 
     words = str(data.dtype) == "int32"
     lane = 0 if words else quad * _QUAD + inner
@@ -139,8 +170,13 @@ def convolution(
             read = window.read(data, source, (outer, image, y, x, lane))
         byte = tirx.Cast(dtype, read >> (inner * 8)) if words else read
         half, place = (inner % 2, inner // 2) if words else (inner // 2, inner % 2)
-        lane_of_weight = half * 2 * CHANNELS + b * 2 + place if paired else b * _QUAD + inner
-        weight = packed[o, outer, row, column, quad, lane_of_weight]
+        if form is None:
+            lane_of_weight = half * 2 * CHANNELS + b * 2 + place if paired else b * _QUAD + inner
+            weight = weights[o, outer, row, column, quad, lane_of_weight]
+        else:
+            element = weights[o, outer, row, column, quad, half * CHANNELS + b if paired else b]
+            shift = tirx.Cast(str(weights.dtype), (place if paired else inner) * 8)
+            weight = tirx.Cast("int8", element >> shift)
         product = tirx.Cast("int32", byte) * tirx.Cast("int32", weight)
         return te.sum(product, axis=[outer, row, column, quad, inner])
 
@@ -183,10 +219,13 @@ class Int8ConvolutionRule(FamilyRule):
         blocks, pixels = (kernel.extent(loop) for loop in kernel.loops(INT8_CONVOLUTION)[:2])
         run = int(kernel.annotation(INT8_CONVOLUTION, RUN))
         instruction = self._instruction(kernel)
+        coded = kernel.has(storage.UNPACKED)
+        # Unpacked weights of a few blocks take no more than an eighth of what all would as float32.
+        most = max(1, blocks // 2) if coded else blocks
         tiles = [
             (tile, block)
             for tile in range(1, min(pixels, _ON_STACK) + 1)
-            for block in range(1, _ON_STACK // tile + 1)
+            for block in range(1, min(most, _ON_STACK // tile) + 1)
             if blocks % block == 0
         ]
 
@@ -201,7 +240,11 @@ class Int8ConvolutionRule(FamilyRule):
         # Sums of pairs in a longer body make the compiler add up first what it should keep in registers.
         unrolled = 1 if instruction is Instruction.PMADDWD else quads
         fixed = {"quads": unrolled, "instruction": int(instruction), "lanes": self.bytes.lanes}
-        return [{"pixels": tile, "blocks": block, **fixed} for tile, block in tiles]
+        return [
+            {"pixels": tile, "blocks": block, **fixed}
+            | ({storage.UNPACK_ONCE: int(pixels > _MANY * tile)} if coded else {})
+            for tile, block in tiles
+        ]
 
     def _cost(self, instruction: Instruction, pixels: int, blocks: int, run: int) -> float:
         """Estimate the cycles that a step of one pixel and one block of 16 channels takes.
@@ -250,10 +293,11 @@ class Int8ConvolutionRule(FamilyRule):
             sch.unroll(column)
         _, unrolled = sch.split(quad, [None, parameters["quads"]])
         sch.unroll(unrolled)
+        storage.settle(kernel, parameters, oo, unrolled)
         if tail:
             sch.annotate(po, "pragma_loop_partition_hint", 1)  # the last tile gets code of its own, without conditions
         if self.unit.parallel:
-            sch.parallel(oo if tail else sch.fuse(oo, po))
+            sch.parallel(oo if tail or storage.UNPACK_ONCE in parameters else sch.fuse(oo, po))
         if instruction is Instruction.PORTABLE:
             sch.unroll(inner)
             sch.vectorize(b)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import relax, te
 
-from planner.schedules.blocked import CHANNELS, FeatureMap, pack_depthwise
+from planner.schedules.blocked import CHANNELS, FeatureMap, pack_convolution, pack_depthwise
 from planner.schedules.int8 import arithmetic, convolution, depthwise, pooling, targets
 from planner.schedules.int8.arithmetic import WORD, Grid
 from planner.schedules.int8.maps import ByteMap, StoredBytes, Sums, Total, Union, greater, smaller
@@ -31,6 +31,7 @@ from planner.schedules.window import Window
 if TYPE_CHECKING:
     from planner.schedules.constants import Weight
     from planner.schedules.rewriter import Rewriter
+    from planner.schedules.storage import Codes
 
 _MAP = 4
 """Dimensions of a feature map."""
@@ -73,11 +74,10 @@ def lower_quantize(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool
 def _round(rewriter: Rewriter, source: Any, grid: Grid) -> ByteMap | None:
     """Round float32 to bytes."""
     shape = tuple(shape_of(source))
-    scale = relax.const(np.array([grid.scale], np.float32))
     grid = grid.within(*rewriter.intervals.get(source, (None, None)))
     if source in rewriter.blocked:
         data, size = rewriter.blocked[source]
-        result = rewriter.call(arithmetic.quantise, data, scale, hint="quantize", grid=grid)
+        result = rewriter.call(arithmetic.quantise, data, hint="quantize", grid=grid)
         return ByteMap(data=result, size=size, grid=grid, shape=shape)
     if len(shape) == _MAP:
         size = FeatureMap.of(shape)
@@ -87,7 +87,7 @@ def _round(rewriter: Rewriter, source: Any, grid: Grid) -> ByteMap | None:
         return None
     words = len(shape) == _MAP and size.channels <= WORD
     quantise = arithmetic.quantise_words if words else arithmetic.quantise_plain
-    data = rewriter.call(quantise, rewriter.as_plain(source), scale, hint="quantize", size=size, grid=grid)
+    data = rewriter.call(quantise, rewriter.as_plain(source), hint="quantize", size=size, grid=grid)
     return ByteMap(data=data, size=size, grid=grid, shape=shape)
 
 
@@ -132,16 +132,18 @@ def lower_matmul(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     filters = weight.values.T.reshape(outputs, size.channels, size.height, size.width)
     window = Window(kernel=(size.height, size.width), strides=(1, 1), padding=(0, 0, 0, 0))
     output = FeatureMap(channels=outputs, height=1, width=1, images=rows)
-    turned = _Bytes(values=filters, scales=weight.scales)
+    codes = None if weight.codes is None else weight.codes.transposed((1, 0)).as_filters(filters.shape)
+    turned = _Bytes(values=filters, scales=weight.scales, codes=codes)
     return _multiply(rewriter, var, known, turned, output, window, alone=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bytes:
-    """Weights of int8 with a scale for each entry of one axis."""
+    """Weights of int8 with a scale for each entry of one axis, and the codes that they are stored as, if any."""
 
     values: NDArray[np.int8]
     scales: NDArray[np.float64]
+    codes: Codes | None = None
 
 
 def _bytes(weight: Weight | None, *, axis: int) -> _Bytes | None:
@@ -153,7 +155,7 @@ def _bytes(weight: Weight | None, *, axis: int) -> _Bytes | None:
         if np.any(scales != scales[0]):
             return None
         scales = np.full(weight.values.shape[axis], scales[0])  # one for all, whichever axis it was noted for
-    return _Bytes(values=weight.values.astype(np.int8, copy=False), scales=scales)
+    return _Bytes(values=weight.values.astype(np.int8, copy=False), scales=scales, codes=weight.codes_along(1 - axis))
 
 
 def _multiply(
@@ -187,8 +189,13 @@ def _multiply(
             packed = convolution.pack(values, paired=True, words=known.words)
         data = _padded(rewriter, known, window, widened=paired and not known.words)
         details = {"fits": fits, "paired": paired, "dtype": grid.dtype}
+    operands: tuple[NDArray[Any], ...] = (packed,)
+    coded = None if alone or known.words else weight.codes
+    if coded is not None and (coded.zero is not None or values.shape[1] % CHANNELS == 0):
+        operands = coded.packed(convolution.lay_out, pack_convolution, fill=coded.zero or 0)
+        details["form"] = coded.form
     sums = rewriter.call(
-        kernel, data, relax.const(packed), hint=hint, pattern=FUSABLE,
+        kernel, data, *(relax.const(operand) for operand in operands), hint=hint, pattern=FUSABLE,
         source=known.size, output=output, window=window, **details,
     )  # fmt: skip
     scales = np.float64(np.float32(grid.scale)) * weight.scales

@@ -35,6 +35,18 @@ class _Operand:
         """Read some lanes."""
         return tirx.BufferLoad(*self.lanes(start, count))
 
+    def bytes(self, start: int, count: int) -> Any:
+        """Read some bytes, of whatever the elements are made of."""
+        size = self.size
+        if size == 1:
+            return self.load(start, count)
+        return tirx.reinterpret(f"int8x{count}", self.load(start // size, count // size))
+
+    @property
+    def size(self) -> int:
+        """Bytes of an element."""
+        return int(tvm.DataType(str(self.buffer.dtype)).bits) // 8
+
     def region(self, count: int) -> Any:
         """Say that so many elements are used."""
         ranges = [tvm.ir.Range.from_min_extent(i, 1) for i in self.index[:-1]]
@@ -75,7 +87,7 @@ def take_products(sch: s_tir.Schedule, loop: Any, instruction: Instruction, lane
     width = 1 if str(data.buffer.dtype) == "int32" else _QUAD
     block = s_tir.SBlock(
         [axis for axis, _ in kept],
-        [sums.region(CHANNELS), data.region(width), weights.region(CHANNELS * _QUAD)],
+        [sums.region(CHANNELS), data.region(width), weights.region(CHANNELS * _QUAD // weights.size)],
         [sums.region(CHANNELS)],
         f"{update.name_hint}_products",
         tirx.SeqStmt(stores) if len(stores) > 1 else stores[0],
@@ -91,7 +103,7 @@ def _added(instruction: Instruction, lanes: int, sums: Any, data: _Operand, weig
         word = (
             tirx.BufferLoad(data.buffer, list(data.index)) if words else tirx.reinterpret("int32", data.load(0, _QUAD))
         )
-        return targets.accumulate(instruction, lanes, sums, word, weights.load(start * _QUAD, lanes * _QUAD))
+        return targets.accumulate(instruction, lanes, sums, word, weights.bytes(start * _QUAD, lanes * _QUAD))
     kind = f"int16x{2 * lanes}"
     if words:
         every = tirx.Broadcast(tirx.BufferLoad(data.buffer, list(data.index)), lanes)
@@ -102,5 +114,5 @@ def _added(instruction: Instruction, lanes: int, sums: Any, data: _Operand, weig
     else:
         halves = (tirx.reinterpret("int32", data.load(place, 2)) for place in (0, 2))
         activations = [tirx.reinterpret(kind, tirx.Broadcast(half, lanes)) for half in halves]
-    loads = (weights.load(half * 2 * CHANNELS + start * 2, 2 * lanes) for half in (0, 1))
+    loads = (weights.bytes(half * 2 * CHANNELS + start * 2, 2 * lanes) for half in (0, 1))
     return targets.accumulate_pairs(lanes, sums, activations, [tirx.Cast(kind, load) for load in loads])
