@@ -59,7 +59,7 @@ def subject(network: str, data: Path) -> Subject:
     whole = planner.dataset.read(data)
     return Subject(
         graph=graph,
-        calibration=Calibration(graph, whole.inputs(whole.calibration)),
+        calibration=Calibration.of(graph, whole),
         data=whole,
         offered=applicable(graph, list(discover("planner.approximations"))),
     )

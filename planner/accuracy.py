@@ -191,7 +191,7 @@ def measure_losses(
     Returns:
         ``{(layer, choice): cost}``; ``exact`` loses nothing.
     """
-    calibration = calibration or Calibration(graph, dataset.inputs(dataset.calibration), threads=threads)
+    calibration = calibration or Calibration.of(graph, dataset, threads=threads)
     validation = dataset.validation
     evaluator = Evaluator(graph, dataset.inputs(validation), validation.labels, threads=threads)
     measured = {}

@@ -80,6 +80,7 @@ def build(
         InputError: A network of the plan is missing, differs from the plan, or the folder cannot be written.
     """
     from planner import compiler, rewrite
+    from planner.calibration import Calibration
     from planner.schedules import Options
 
     by_name = _matched(plan, models)
@@ -88,8 +89,8 @@ def build(
         rewritten = {}
         for name, model in by_name.items():
             logger.info("%s: rewriting", name)
-            inputs = model.data().inputs("calibration")
-            rewritten[name] = rewrite.apply(model.graph, plan.choices[name], inputs, refit=plan.refit)
+            calibration = Calibration.of(model.graph, model.data())
+            rewritten[name] = rewrite.apply(model.graph, plan.choices[name], calibration, refit=plan.refit)
         sources = []
         for name, model in by_name.items():
             new, graph = rewritten[name], model.graph

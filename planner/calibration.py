@@ -13,15 +13,17 @@ from planner.batching import batchable
 from planner.epilogue import Epilogue, epilogue_of
 from planner.errors import InputError
 from planner.execution import BATCH, run_nodes
-from planner.grids import LEVELS, Grid, spanning
 from planner.linear import Moments, linear_of, moments, output_rows, sample
+from planner.tensor_grids import BEST, TensorGrids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import onnx
 
+    from planner.dataset import Dataset
     from planner.graph import LayerGraph
+    from planner.grids import Grid
 
 __all__ = ["Calibration", "arrays_of", "opset_of", "views_of"]
 
@@ -74,10 +76,30 @@ class Calibration:
         batch: Images a call it can be run on: 1 where it is not certain that it keeps the images of a batch
             apart.
         last_use: Index of the last layer that reads each tensor between layers.
+        grids: The grids that tensors are rounded to in quantised formats.
     """
 
-    def __init__(self, graph: LayerGraph, images: Float32, *, threads: int = 1) -> None:
-        """Check the images against the network; nothing runs yet."""
+    def __init__(
+        self,
+        graph: LayerGraph,
+        images: Float32,
+        *,
+        validation: Float32 | None = None,
+        method: str = BEST,
+        threads: int = 1,
+    ) -> None:
+        """Check the images against the network; nothing runs yet.
+
+        Args:
+            graph: The exact network.
+            images: Calibration images as the network takes them, ``[image][channel][row][column]``.
+            validation: Images that the method is chosen by, likewise; without any ``best`` is the least squared error.
+            method: How grids of quantised tensors are placed: a method of `planner.ranges`, or ``best``.
+            threads: Threads of onnxruntime.
+
+        Raises:
+            InputError: Images do not suit the network, or there is no such method.
+        """
         if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != graph.input_shape[1:]:
             expected = "x".join(str(length) for length in graph.input_shape[1:])
             raise InputError(
@@ -100,7 +122,13 @@ class Calibration:
         self._moments: dict[str, Moments] = {}
         self._targets: dict[str, Float32] = {}
         self._epilogues: dict[str, Epilogue] = {}
-        self._grids: dict[tuple[str, str], Grid] = {}
+        self.grids = TensorGrids(self, validation, method)
+
+    @classmethod
+    def of(cls, graph: LayerGraph, dataset: Dataset, *, threads: int = 1) -> Calibration:
+        """Take a data set's calibration images, and its validation images to choose by."""
+        images, validation = dataset.inputs(dataset.calibration), dataset.inputs(dataset.validation)
+        return cls(graph, images, validation=validation, threads=threads)
 
     def run(
         self,
@@ -123,10 +151,7 @@ class Calibration:
 
     def grid(self, tensor: str, dtype: str) -> Grid:
         """Return the grid that a tensor between layers is rounded to in a quantised format."""
-        if (tensor, dtype) not in self._grids:
-            values = self.exact(tensor)
-            self._grids[tensor, dtype] = spanning(float(values.min()), float(values.max()), LEVELS[dtype])
-        return self._grids[tensor, dtype]
+        return self.grids.grid(tensor, dtype)
 
     def epilogue(self, layer: str) -> Epilogue:
         """Return what follows a layer's anchor before another layer reads it."""

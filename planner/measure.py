@@ -131,7 +131,7 @@ def _measure_one(
     from planner.calibration import Calibration
 
     data = model.data()
-    calibration = Calibration(model.graph, data.inputs("calibration"))
+    calibration = Calibration.of(model.graph, data)
     losses = _losses(model, choices, calibration, journal, refit=refit, tell=tell)
     builds = Builds(model, choices, calibration, device)
     builds.compile(tell)

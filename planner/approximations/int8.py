@@ -8,10 +8,14 @@ without a dot product of bytes take a faster instruction that cannot overflow th
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from planner.approximations.base import Context, LayerView, Offer, Replacement, Stored, stored
+from planner.grids import whole_weights
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["CHOICES", "DTYPES", "KIND", "ON_REQUEST", "apply", "offer"]
 
@@ -30,21 +34,13 @@ def offer(view: LayerView) -> Offer:
     return Offer(choices=CHOICES)
 
 
-def quantise(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Round weights to 8 bits with a scale for each output, ``[output]...``."""
-    most = np.abs(weight).reshape(len(weight), -1).max(axis=1)
-    scale = (np.where(most > 0, most, 1.0) / 127).astype(np.float32)
-    whole = np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1)))
-    return np.clip(whole, -127, 127).astype(np.int8), scale
-
-
 def apply(context: Context, choice: str) -> Replacement:
     """Store the weights of whatever stands for the anchor as int8, and round what passes between its operators."""
     if context.weights is None:
         return context.replacement
 
     def store(weight: NDArray[np.float32]) -> Stored | None:
-        whole, scale = quantise(weight)
+        whole, scale = whole_weights(weight)
         return Stored(op="DequantizeLinear", constants={"int8": whole, "scale": scale}, attributes={"axis": 0})
 
     return stored(context, store)
