@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from planner.errors import InputError
 from planner.grids import Grid, spanning
 
-__all__ = ["METHODS", "Histogram", "grid_of"]
+__all__ = ["DEFAULT", "METHODS", "Histogram", "grid_of"]
+
+DEFAULT = "mse"
+"""The method that is taken where nothing can be compared."""
 
 _BINS = 2048
 _VALUES = 1 << 21

@@ -19,7 +19,7 @@ from planner.boundaries import Rounding
 from planner.errors import InputError
 from planner.grids import LEVELS, Grid, rounded_weights
 from planner.layering import in_order
-from planner.ranges import METHODS, Histogram, grid_of
+from planner.ranges import DEFAULT, METHODS, Histogram, grid_of
 
 if TYPE_CHECKING:
     import onnx
@@ -27,14 +27,12 @@ if TYPE_CHECKING:
     from planner.calibration import Calibration
     from planner.graph import LayerGraph
 
-__all__ = ["BEST", "DEFAULT", "TensorGrids", "divergence", "roots"]
+__all__ = ["BEST", "TensorGrids", "divergence", "roots"]
 
 Float32 = NDArray[np.float32]
 
 BEST = "best"
-"""Stands for the method that suits a network best."""
-DEFAULT = "mse"
-"""What is taken for the best where there are no validation images."""
+"""Stands for the method that suits a network best: `planner.ranges.DEFAULT` where no images decide."""
 
 _IMAGES = 512
 """Validation images that a method is judged by."""
