@@ -95,8 +95,14 @@ class Kernel:
             The block that writes the kernel's output: the fused epilogue, or a copy where there is none.
         """
         sch = self.sch
-        root = sch.get_sblock("root")
-        after = sch.get_child_blocks(root)[self.names().index(anchor) + 1 :]
+        place = self.names().index(anchor)
+        blocks = sch.get_child_blocks(sch.get_sblock("root"))
+        before, after = blocks[:place], blocks[place + 1 :]
+        for block in reversed(before):
+            # What only the epilogue reads, such as another tensor that it rounds, may have been fused ahead of the anchor.
+            readers = {sch.get(reader).name_hint for reader in sch.get_consumers(block)}
+            if readers and readers.isdisjoint(self.names()[: place + 1]):
+                sch.compute_inline(block)
         for block in after[:-1]:
             sch.compute_inline(block)
         if not after:
