@@ -3,8 +3,9 @@
 Ridge least squares toward the old weights, no labels needed: the layer-wise asymmetric reconstruction of Zhang, Zou,
 He and Sun, *Accelerating very deep convolutional networks for classification and detection* (PAMI 2016). Their section
 3.2 fits the responses behind the activation; here that is done by majorisation: where the activation cuts off what the
-exact network gives, whatever the present weights give beyond the bound is right as it is, and the next weights are fitted
-to that (Hunter and Lange, *A tutorial on MM algorithms*, The American Statistician 2004). No step makes the fit worse.
+exact network gives, whatever the present weights give beyond the bound is right as it is, and the next weights are
+fitted to that (Hunter and Lange, *A tutorial on MM algorithms*, The American Statistician 2004). But for the ridge, no
+step makes the fit worse.
 """
 
 from __future__ import annotations

@@ -71,13 +71,6 @@ def test_low_rank_spares_the_first_convolution_the_classifier_and_groups(tmp_pat
     assert "no weights" in found["pool"]["lowrank"].reason
 
 
-def test_perforation_needs_four_rows(tmp_path):
-    found = offers(graph_of(chain(height=6), tmp_path))
-    assert found["conv2"]["perforate"].choices == ("perforate@rows",)
-    assert "has 3 rows" in found["conv3"]["perforate"].reason
-    assert "no 2-D convolution" in found["dense1"]["perforate"].reason
-
-
 @given(
     outputs=st.integers(1, 300),
     depth=st.integers(1, 3000),
@@ -169,27 +162,6 @@ def test_int8_weights_leave_the_mean_of_each_output_channel(tmp_path):
     now, before = (run(inner(item, "conv2:0"), x).reshape(IMAGES, 16, -1) for item in (model, graph.model))
     assert np.abs(now - before).max() > 0
     assert np.allclose(now.mean(axis=(0, 2)), before.mean(axis=(0, 2)), atol=1e-5)
-
-
-@pytest.mark.parametrize("height", [4, 5, 8, 9, 28, 29])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_perforation_computes_every_second_row_and_interpolates_the_rest(height, stride, tmp_path):
-    b = Builder((1, 2, height * stride, 6))
-    x = b.conv("image", "conv", (3, 2, 3, 3), pads=[1, 1, 1, 1], strides=[stride, 1])
-    x = b.add("GlobalAveragePool", [x], name="pool")
-    graph = graph_of(b.model(b.add("Flatten", [x], name="flat")), tmp_path)
-    x = images(graph.model, 3)
-    model = apply(graph, {"conv": "perforate@rows"}, x).model
-    now, full = (run(inner(item, "conv:0"), x).reshape(3, 3, -1, 6) for item in (model, graph.model))
-    assert now.shape[2] == full.shape[2] == height
-    computed = full[:, :, ::2]
-    assert np.allclose(now[:, :, ::2], computed, atol=1e-5)
-    between = (computed[:, :, :-1] + computed[:, :, 1:]) / 2
-    assert np.allclose(now[:, :, 1::2][:, :, : between.shape[2]], between, atol=1e-5)
-    if height % 2 == 0:
-        assert np.allclose(now[:, :, -1], computed[:, :, -1], atol=1e-5)
-    kinds = [(node.op_type, len(node.output)) for node in model.graph.node]
-    assert kinds[:2] == [("Conv", 1), ("Resize", 1)]
 
 
 @pytest.mark.parametrize("network", NETWORKS)

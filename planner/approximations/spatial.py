@@ -89,7 +89,7 @@ def factorise(linear: Linear, moments: Moments, rank: int, start: tuple[Float64,
     Returns:
         ``(column, row, bias)``: ``[rank][input][kernel row]``, ``[output][rank][kernel column]`` and ``[output]``.
     """
-    outputs, inputs, height, width = linear.weight.shape
+    outputs, width = linear.outputs, linear.weight.shape[3]
     weights = linear.weight.astype(np.float64)
     flat = weights.reshape(outputs, -1)
     covariance = moments.covariance[0]

@@ -20,6 +20,7 @@ from planner.schedules.families import (
     depthwise,
     elementwise,
     grouped,
+    interpolation,
     local_response,
     matmul,
     normalisation,
@@ -49,6 +50,7 @@ _FAMILIES = (
     transcendental,
     local_response,
     elementwise,
+    interpolation,
     concatenation,
 )
 """Where several families lower an operator, the first that accepts a call has it."""

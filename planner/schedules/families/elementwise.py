@@ -1,4 +1,4 @@
-"""Everything that touches each element once: layout changes, residual adds, interpolation, what nobody fused."""
+"""Everything that touches each element once: layout changes, residual adds, what nobody fused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import relax, s_tir, te, tirx
+from tvm import relax, s_tir, te
 
 from planner.schedules.blocked import CHANNELS, FeatureMap
 from planner.schedules.rewriter import BROADCAST, shape_of
@@ -17,22 +17,6 @@ from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
 
 if TYPE_CHECKING:
     from planner.schedules.rewriter import Rewriter
-
-
-def interpolate_rows(data: te.Tensor, *, source: FeatureMap, output: FeatureMap) -> te.Tensor:
-    """Double the rows of a blocked map: even rows are copied, odd ones are the mean of their neighbours.
-
-    The last row of an even height has one neighbour only and repeats it.
-    """
-
-    def value(o: Any, p: Any, b: Any) -> Any:
-        image, y, x = output.place(p)
-        first = image * source.height
-        above = data[o, (first + y // 2) * source.width + x, b]
-        below = data[o, (first + te.min((y + 1) // 2, source.height - 1)) * source.width + x, b]
-        return (above + below) * tirx.const(0.5, "float32")
-
-    return te.compute(output.blocked_shape, value, name="interpolate_rows")
 
 
 def each_pixel(data: te.Tensor, *, size: FeatureMap) -> te.Tensor:
@@ -210,26 +194,9 @@ def _operand(rewriter: Rewriter, operand: Any, size: FeatureMap) -> Any:
     return None
 
 
-def lower_resize(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
-    """Lower the doubling of rows by linear interpolation, the form that row perforation takes."""
-    source, attrs = call.args[0], call.attrs
-    if source not in rewriter.blocked or attrs.layout != "NCHW" or attrs.method != "linear":
-        return False
-    data, size = rewriter.blocked[source]
-    output = FeatureMap.of(shape_of(var))
-    doubled = attrs.coordinate_transformation_mode == "asymmetric" and output.height == 2 * size.height
-    aligned = attrs.coordinate_transformation_mode == "align_corners" and output.height == 2 * size.height - 1
-    if output.width != size.width or not (doubled or aligned):
-        return False
-    result = rewriter.call(interpolate_rows, data, hint="interpolate_rows", source=size, output=output)
-    rewriter.blocked[var] = (result, output)
-    return True
-
-
 LOWERINGS = {
     **dict.fromkeys(sorted(_UNARY), lower_unary),
     **dict.fromkeys(sorted(_BINARY), lower_binary),
     "relax.power": lower_power,
     "relax.nn.prelu": lower_prelu,
-    "relax.image.resize2d": lower_resize,
 }
