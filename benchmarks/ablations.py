@@ -31,10 +31,13 @@ from performance import table
 from costmodels import write_aside
 from planner.accuracy import Evaluator, compare
 from planner.approximations.base import Context, Replacement
+from planner.calibration import Calibration
 from planner.choices import approximation
 from planner.epilogue import Epilogue
 from planner.linear import Moments
+from planner.ranges import METHODS
 from planner.rewrite import EXACT, apply
+from planner.tensor_grids import BEST
 
 Instead = Mapping[str, Callable[[Context, str], Replacement]]
 
@@ -47,16 +50,21 @@ class Variant:
         name: What the tables call it.
         refit: Whether the layers behind are refitted.
         instead: Other ways to apply single choices, by their names.
+        method: How the grids of quantised tensors are placed.
     """
 
     name: str
     refit: bool = True
     instead: Instead = dataclasses.field(default_factory=dict)
+    method: str = BEST
 
     def model(self, subject: Subject, choice: str) -> onnx.ModelProto:
         """Rewrite a network under a choice everywhere."""
+        calibration = subject.calibration
+        if self.method != BEST:
+            calibration = Calibration(subject.graph, calibration.images, method=self.method)
         chosen = everywhere(subject.offered, choice)
-        return apply(subject.graph, chosen, subject.calibration, refit=self.refit, instead=self.instead).model
+        return apply(subject.graph, chosen, calibration, refit=self.refit, instead=self.instead).model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +201,13 @@ ABLATIONS = (
             Variant(name="nearest", instead=shown(choice, white)),
             Variant(name="compensated"),
         ),
+    ),
+    Ablation(
+        name="calibration",
+        question="Where the grids of activations end: at the greatest value, at a percentile, where the squared error "
+        "or the divergence is least, or by the method that keeps the logits best on validation images",
+        choices=_offered("int8", "int8@u7"),
+        variants=lambda _: (*(Variant(name=method, method=method) for method in METHODS), Variant(name="best of them")),
     ),
     Ablation(
         name="refit",

@@ -35,6 +35,7 @@ from timing import in_turn, processor
 import planner
 from planner.accuracy import compare, hits
 from planner.artefact import Artefact
+from planner.choices import modules
 from planner.compiler import compile_networks, export, host_target
 from planner.errors import InputError
 from planner.rewrite import EXACT, apply
@@ -222,15 +223,21 @@ def time_all(bench: Bench, wanted: Sequence[str], rounds: int) -> None:
 def select(subject: Subject, asked: Sequence[str] | None) -> list[str]:
     """List the choices and references asked for: whole names, or names of approximations for all of theirs.
 
+    What no layer of this network is offered is left out.
+
     Raises:
-        SystemExit: A name is none of the choices of this network.
+        SystemExit: A name is of no choice at all.
     """
     every = [*names(subject), *REFERENCES]
     if asked is None:
         return every
-    singles = {part.partition("@")[0] for choice in every for part in parts_of(choice)}
+    singles = {choice for module in modules().values() for choice in module.CHOICES}
     composed = {choice for offered in subject.offered.values() for choice in offered}
-    unknown = [name for name in asked if name not in {*every, *composed, *singles, "onnxruntime"}]
+    unknown = [
+        name
+        for name in asked
+        if name not in {*every, *modules(), "onnxruntime"} and not singles.issuperset(parts_of(name))
+    ]
     if unknown:
         raise SystemExit(f"no choice {unknown[0]!r} of {subject.name}; expected some of {', '.join(every)}")
 
