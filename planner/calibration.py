@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Calibration", "arrays_of", "opset_of", "views_of"]
 
 Float32 = NDArray[np.float32]
+_FLATTENING = frozenset({"Flatten", "Reshape", "Squeeze", "Dropout", "Identity"})
 
 
 def arrays_of(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
@@ -47,6 +49,7 @@ def views_of(graph: LayerGraph, arrays: Mapping[str, NDArray[Any]]) -> tuple[Lay
     anchors = {node.name: node for node in graph.model.graph.node}
     weights = {layer.name: linear_of(anchors[layer.nodes[0]], arrays) for layer in graph.layers}
     weighted = [name for name, linear in weights.items() if linear is not None]
+    makers = {name: node for node in graph.model.graph.node for name in node.output}
     return tuple(
         LayerView(
             name=layer.name,
@@ -56,9 +59,19 @@ def views_of(graph: LayerGraph, arrays: Mapping[str, NDArray[Any]]) -> tuple[Lay
             output_shape=graph.shapes[anchors[layer.nodes[0]].output[0]],
             first=layer.name in weighted[:1],
             last=layer.name in weighted[-1:],
+            positions=_positions(graph, makers, anchors[layer.nodes[0]].input[0]),
         )
         for layer in graph.layers
     )
+
+
+def _positions(graph: LayerGraph, makers: Mapping[str, onnx.NodeProto], tensor: str) -> int:
+    """Count the places of each channel of the map that was flattened to a tensor; 1 where none was."""
+    shape = graph.shapes[tensor]
+    while tensor in makers and makers[tensor].op_type in _FLATTENING:
+        tensor = makers[tensor].input[0]
+    map_shape = graph.shapes[tensor]
+    return prod(map_shape[2:]) if len(shape) == 2 < len(map_shape) else 1
 
 
 class Calibration:

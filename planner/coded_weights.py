@@ -104,7 +104,7 @@ class Coded:
         nodes, arrays = self._numbered(weight)
         numbers = nodes[-1].output[0] if nodes else f"{weight}.int4"
         arrays[scale] = self.scale
-        settings: dict[str, int] = {"axis": 0}
+        settings: dict[str, Any] = {"axis": 0}
         if self.multipliers is not None:
             arrays[f"{weight}.multipliers"] = self.multipliers
             nodes.append(
@@ -129,7 +129,7 @@ class Coded:
             return [], {f"{weight}.int4": (self.codes.astype(np.int8) - 8).astype(kind)}
         nodes, arrays, codes = self._planes(weight)
 
-        def add(op: str, inputs: Sequence[str], role: str, **settings: int) -> str:
+        def add(op: str, inputs: Sequence[str], role: str, **settings: Any) -> str:
             nodes.append(helper.make_node(op, list(inputs), [f"{weight}.{role}"], name=f"{weight}.{role}", **settings))
             return f"{weight}.{role}"
 
@@ -267,10 +267,9 @@ def _computed(
         shift = np.left_shift if attributes(node)["direction"] == b"LEFT" else np.right_shift
         found: NDArray[Any] = shift(*operands)
         return found
-    if node.op_type == "BitwiseAnd":
-        return np.bitwise_and(*operands)
-    if node.op_type == "BitwiseOr":
-        return np.bitwise_or(*operands)
+    if node.op_type in {"BitwiseAnd", "BitwiseOr"}:
+        joined: NDArray[Any] = (np.bitwise_and if node.op_type == "BitwiseAnd" else np.bitwise_or)(*operands)
+        return joined
     if node.op_type == "Reshape":
         return operands[0].reshape([int(size) for size in operands[1]])
     if node.op_type == "Slice" and len(operands) == 4:

@@ -26,6 +26,8 @@ __all__ = ["FEWEST_INPUTS", "as_codes", "clustered", "in_steps", "reason_against
 
 FEWEST_INPUTS = 16
 """Inputs below which scales and filling take back what is saved."""
+_WORD = 4
+"""Input channels that kernels of bytes read together."""
 _LARGEST = {4: 15, 3: 31, 2: 63}
 """Greatest multiplier of numbers of so many bits: the product fits 8 bits."""
 
@@ -48,17 +50,21 @@ def reason_against(linear: Linear | None, op: str, form: str) -> str:
     return ""
 
 
-def in_steps(linear: Linear, found: Moments, *, bits: int, block: int) -> Coded:
+def in_steps(linear: Linear, found: Moments, positions: int, *, bits: int, block: int) -> Coded:
     """Round weights to whole numbers of few bits, times a multiplier for each group of inputs and a scale an output.
 
     Args:
         linear: The weights.
         found: Moments of their inputs.
+        positions: Places of a map in each channel that was flattened to inputs; 1 where none was.
         bits: 2 to 4.
-        block: Input channels in a group, at each place of the kernel; the last may have fewer.
+        block: Input channels in a group, at each place of the kernel; the last may have fewer. Of a flattened map,
+            a group has all places of as many channels as come near to that, in fours.
     """
     from planner.coded_weights import Coded
 
+    if positions > 1:
+        block = _WORD * positions * max(1, round(block / (_WORD * positions)))
     problem = Problem.of(linear.matrix, found)
     channels, taps = linear.weight.shape[1], linear.depth // linear.weight.shape[1]
     count = -(-channels // block)
@@ -82,12 +88,13 @@ def _counted(result: Rounded, steps: Steps) -> NDArray[np.int64]:
     return result.whole // steps.multipliers[:, steps.groups]
 
 
-def clustered(linear: Linear, found: Moments, *, bits: int) -> Coded:
+def clustered(linear: Linear, found: Moments, positions: int, *, bits: int) -> Coded:
     """Round weights to the entries of one table a layer, times a scale an output.
 
     Args:
         linear: The weights.
         found: Moments of their inputs.
+        positions: Of no importance here.
         bits: Of a code; the table has 2 to that power of entries.
     """
     from planner.coded_weights import Coded
@@ -96,14 +103,14 @@ def clustered(linear: Linear, found: Moments, *, bits: int) -> Coded:
     book, scale = fitted_codebook(problem, 1 << bits)
     result = rounded(problem, book, scale)
     return Coded(
-        codes=book.codes(result.whole).astype(np.uint8).reshape(linear.weight.shape),
+        codes=book.codes(result.whole.astype(np.float64)).astype(np.uint8).reshape(linear.weight.shape),
         bits=bits,
         scale=result.scale.astype(np.float32),
         table=book.levels.astype(np.int8),
     )
 
 
-def as_codes(context: Context, encode: Callable[[Linear, Moments], Coded]) -> Replacement:
+def as_codes(context: Context, encode: Callable[[Linear, Moments, int], Coded]) -> Replacement:
     """Store the weights of whatever stands for an anchor as codes, and put what that does to means into the bias.
 
     After Nagel, van Baalen, Blankevoort and Welling, *Data-free quantization through weight equalization and bias
@@ -111,7 +118,7 @@ def as_codes(context: Context, encode: Callable[[Linear, Moments], Coded]) -> Re
 
     Args:
         context: The layer.
-        encode: Gives the codes of weights whose inputs have such moments.
+        encode: Gives the codes of weights whose inputs have such moments, and are so many places of each channel.
 
     Returns:
         The replacement, with operators that widen the weights in front of each node that reads them.
@@ -124,7 +131,7 @@ def as_codes(context: Context, encode: Callable[[Linear, Moments], Coded]) -> Re
             nodes.append(node)
             continue
         found = _moments(context, Replacement(nodes=(*nodes, node), arrays=arrays), linear)
-        coded = encode(linear, found)
+        coded = encode(linear, found, 1 if nodes else context.view.positions)
         weight = node.input[1]
         copy = type(node)()
         copy.CopyFrom(node)

@@ -37,6 +37,9 @@ class LayerView:
         output_shape: Shape the anchor writes at batch 1.
         first: Whether it is the first layer with weights.
         last: Whether it is the last layer with weights, the classifier.
+        positions: Places of a map in each channel that was flattened to what the anchor reads; 1 where none was.
+        input_shapes: Shapes of all that the anchor reads, constants left out, at batch 1.
+        attributes: Attributes of its operator.
 
     >>> LayerView(
     ...     name="pool1",
@@ -57,6 +60,9 @@ class LayerView:
     output_shape: Shape
     first: bool
     last: bool
+    positions: int = 1
+    input_shapes: tuple[Shape, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Check that the layer has a name."""

@@ -13,11 +13,13 @@ from functools import partial
 from planner.approximations.base import Context, LayerView, Offer, Replacement
 from planner.storing import as_codes, clustered, reason_against
 
-__all__ = ["CHOICES", "KIND", "ON_REQUEST", "apply", "offer"]
+__all__ = ["CHOICES", "INTEGER", "KIND", "ON_REQUEST", "apply", "offer"]
 
 KIND = "storage"
 CHOICES = ("cluster@16", "cluster@8", "cluster@4")
 ON_REQUEST = True
+INTEGER = True
+"""Whether kernels of bytes read it."""
 
 
 def offer(view: LayerView) -> Offer:

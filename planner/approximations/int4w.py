@@ -15,11 +15,13 @@ from functools import partial
 from planner.approximations.base import Context, LayerView, Offer, Replacement
 from planner.storing import as_codes, in_steps, reason_against
 
-__all__ = ["BLOCK", "CHOICES", "KIND", "ON_REQUEST", "apply", "offer"]
+__all__ = ["BLOCK", "CHOICES", "INTEGER", "KIND", "ON_REQUEST", "apply", "offer"]
 
 KIND = "storage"
 CHOICES = ("int4w", "int4w@64", "int4w@128")
 ON_REQUEST = True
+INTEGER = True
+"""Whether kernels of bytes read it."""
 BLOCK = 32
 """Inputs that share a multiplier, where the choice does not say."""
 _BITS = 4

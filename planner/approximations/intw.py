@@ -11,11 +11,13 @@ from planner.approximations.base import Context, LayerView, Offer, Replacement
 from planner.approximations.int4w import BLOCK
 from planner.storing import as_codes, in_steps, reason_against
 
-__all__ = ["CHOICES", "KIND", "ON_REQUEST", "apply", "offer"]
+__all__ = ["CHOICES", "INTEGER", "KIND", "ON_REQUEST", "apply", "offer"]
 
 KIND = "storage"
 CHOICES = ("intw@3",)
 ON_REQUEST = True
+INTEGER = True
+"""Whether kernels of bytes read it."""
 
 
 def offer(view: LayerView) -> Offer:

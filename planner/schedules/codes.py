@@ -172,11 +172,16 @@ class Decoder:
             place=place,
         )
 
+    @property
+    def lanes_together(self) -> int:
+        """Lanes whose codes lie side by side."""
+        return self.lanes // self.form.parts(self.words, self.lanes)
+
     def word(self, front: Sequence[Any], word: Any, lane: Any) -> Any:
         """Give four numbers as the bytes of a ``uint32`` expression, the first in the lowest."""
         code = self._code(front, word, lane)
         if self.table is not None:
-            return self._looked_up(code)
+            return _chosen(self.table, code, self.form.bits)
         half = self.form.half
         if not self.form.multiplied or self.figures is None or self.place is None:
             return (code + _word(128 - half)) ^ _const(_SIGNS)
@@ -213,14 +218,14 @@ class Decoder:
             low += width
         return code
 
-    def _looked_up(self, code: Any) -> Any:
-        """Choose the table's entries by the bits of codes, four at a time."""
-        count = 1 << self.form.bits
-        found = [tirx.Cast("uint32", tirx.Cast("uint8", self.table[n])) * _const(_EACH) for n in range(count)]
-        for bit in range(self.form.bits):
-            mask = ((code >> _const(bit)) & _const(_EACH)) * _const(255)
-            found = [low ^ ((low ^ high) & mask) for low, high in zip(found[::2], found[1::2], strict=True)]
-        return found[0]
+
+def _chosen(table: te.Tensor, code: Any, bits: int) -> Any:
+    """Choose a table's entries by the bits of codes, four at a time."""
+    found = [tirx.Cast("uint32", tirx.Cast("uint8", table[n])) * _const(_EACH) for n in range(1 << bits)]
+    for bit in range(bits):
+        mask = ((code >> _const(bit)) & _const(_EACH)) * _const(255)
+        found = [low ^ ((low ^ high) & mask) for low, high in zip(found[::2], found[1::2], strict=True)]
+    return found[0]
 
 
 def figures_of_channels(form: Form, operands: Sequence[te.Tensor], group: int) -> Callable[..., Sequence[Any]]:
@@ -231,11 +236,11 @@ def figures_of_channels(form: Form, operands: Sequence[te.Tensor], group: int) -
         operands: As :meth:`Decoder.of` takes them.
         group: Input channels that lie together in the packed weights.
     """
-    many = int(operands[-1].shape[4]) if form.block else 1
+    _, _, rows, columns, many, _ = (int(n) for n in operands[-1].shape) if form.block else [1] * 6
 
     def place(o: Any, outer: Any, row: Any, column: Any, inner: Any, b: Any) -> tuple[Any, ...]:
         number = (outer * group + inner) // form.block
-        return o, number // many, row, column, number % many, b
+        return o, number // many, row if rows > 1 else 0, column if columns > 1 else 0, number % many, b
 
     return place
 

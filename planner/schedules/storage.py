@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,9 @@ UNPACK = "unpack_weights"
 UNPACKED = "unpacked"
 UNPACK_ONCE = "unpack"
 _FIGURES = re.compile(r"_axis(\d+)_block(\d+)_bits(\d+)_outputs(\d+)_of([a-z]*)_")
-_WHOLE = 8
+LANES = "lanes_of_a_plane"
+DEEP = "numbers_that_share_words"
+_HALF = 16
 _LARGEST = 255
 
 
@@ -42,7 +44,8 @@ class Codes:
         bits: Of a code: 1, 2, 3, 4 or 8.
         axis: The axis that inputs lie along.
         table: int8, what each code stands for; None where that is the code less half of what there are.
-        figures: For each group of inputs along ``axis`` a whole multiplier, uint8, or a scale, float32; or None.
+        figures: For each group of inputs along ``axis`` a whole multiplier, uint8, or a scale, float32; or None. Rows
+            and columns of a filter may share them.
         block: Inputs in a group, of which the last may have fewer; 0 where there are none.
         scales: float32, a scale for each output, where numbers and multipliers are not all.
         outputs: The axis that those run along.
@@ -70,10 +73,10 @@ class Codes:
         if self.table is not None and self.table.shape != (count,):
             raise ValueError(f"a table of shape {self.table.shape}; codes of {self.bits} bits need {count} entries")
         if self.figures is not None:
-            expected = list(self.codes.shape)
+            expected, shape = list(self.codes.shape), self.figures.shape
             expected[self.axis] = -(-expected[self.axis] // self.block)
-            if list(self.figures.shape) != expected:
-                shape = self.figures.shape
+            taps = range(2, len(expected))
+            if any(n != m and not (i in taps and n == 1) for i, (n, m) in enumerate(zip(shape, expected, strict=True))):
                 raise ValueError(f"scales of shape {shape}; groups of {self.block} need {tuple(expected)}")
             if self.form.multiplied and int(self.figures.max(initial=0)) * (count - 1) > _LARGEST:
                 raise ValueError(f"a multiplier of {int(self.figures.max())}; codes times it must fit 8 bits")
@@ -114,26 +117,41 @@ class Codes:
             outputs=order.index(self.outputs),
         )
 
+    def as_filters(self, shape: Sequence[int]) -> Codes | None:
+        """Give a matrix, ``[output][input]``, as filters of the size of the map that was flattened to its inputs.
+
+        Args:
+            shape: ``[output][channel][row][column]``.
+
+        Returns:
+            The filters; None where groups of inputs are no groups of whole words of channels.
+        """
+        positions = int(shape[2] * shape[3])
+        if self.block % (INPUTS * positions) and (self.figures is not None) and positions > 1:
+            return None
+        figures = None if self.figures is None else self.figures[:, :, None, None]
+        return replace(self, codes=self.codes.reshape(shape), figures=figures, block=self.block // positions)
+
     def numbers(self) -> NDArray[np.int8]:
         """Give the numbers of 8 bits, multipliers included."""
         if self.table is not None:
             return self.table[self.codes]
         numbers = self.codes.astype(np.int16) - self.form.half
-        if self.form.multiplied:
-            numbers *= self._spread()
+        if self.figures is not None and self.form.multiplied:
+            numbers *= self._spread(self.figures)
         return numbers.astype(np.int8)
 
     def widened(self) -> NDArray[np.float32]:
         """Give the weights as float32."""
         values = self.numbers().astype(np.float32)
-        if self.form.scaled:
-            values *= self._spread()
+        if self.figures is not None and self.form.scaled:
+            values *= self._spread(self.figures)
         if self.scales is not None:
             values *= self.scales.reshape([-1 if i == self.outputs else 1 for i in range(values.ndim)])
         return values
 
-    def _spread(self) -> NDArray[Any]:
-        full: NDArray[Any] = np.repeat(self.figures, self.block, axis=self.axis)
+    def _spread(self, figures: NDArray[Any]) -> NDArray[Any]:
+        full: NDArray[Any] = np.repeat(figures, self.block, axis=self.axis)
         return full[tuple(slice(size) for size in self.codes.shape)]
 
     def emit(self, builder: relax.BlockBuilder, name: str) -> relax.Var:
@@ -157,19 +175,27 @@ class Codes:
         call = builder.call_te(values, *(relax.const(part) for part in there.values()), primfunc_name_hint=kernel)
         return builder.emit(call, name_hint=name)
 
-    def packed(self, pack: Callable[[NDArray[Any]], NDArray[Any]], fill: int = 0) -> tuple[NDArray[Any], ...]:
+    def packed(
+        self,
+        pack: Callable[[NDArray[Any]], NDArray[Any]],
+        pack_figures: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+        *,
+        fill: int = 0,
+    ) -> tuple[NDArray[Any], ...]:
         """Lay everything but the outputs' scales out as a kernel reads it.
 
         Args:
             pack: What lays out float32 weights for that kernel, inputs along the last axis but one.
-            fill: What ``pack`` is to put where there are no weights, as a code.
+            pack_figures: What lays out multipliers or scales, groups in place of inputs; ``pack`` where it is None.
+            fill: The code where ``pack`` finds no weights.
 
         Returns:
             The planes of the codes, the table, and the multipliers or scales, as far as there are any.
         """
         laid = pack(self.codes ^ np.uint8(fill)) ^ np.uint8(fill)
         rest = [] if self.table is None else [self.table]
-        return (*planes(laid, self.form), *rest, *([] if self.figures is None else [pack(self.figures)]))
+        figures = [] if self.figures is None else [(pack_figures or pack)(self.figures)]
+        return (*planes(laid, self.form), *rest, *figures)
 
 
 def decode(packed: te.Tensor, index: Sequence[Any]) -> Any:
@@ -193,31 +219,59 @@ def unpacked(decoder: Decoder, shape: Sequence[int]) -> te.Tensor:
     Returns:
         float32, for a schedule to inline or to keep for as long as it is read; see :func:`settle`.
     """
-    return te.compute(tuple(shape), lambda *i: decoder.number(i[:-2], i[-2], i[-1]), name=UNPACKED)
+    notes = {LANES: decoder.lanes_together, DEEP: decoder.form.chunk * INPUTS}
+    return te.compute(tuple(shape), lambda *i: decoder.number(i[:-2], i[-2], i[-1]), name=UNPACKED, attrs=notes)
 
 
-def settle(kernel: Kernel, parameters: Mapping[str, int], loop: Any) -> None:
-    """Schedule the stage made by :func:`unpacked`, where a kernel has one.
+def unpacked_words(decoder: Decoder, shape: Sequence[int], *, paired: bool) -> te.Tensor:
+    """Describe weights that are codes as a stage of the kernel of bytes that reads them.
+
+    Args:
+        decoder: What reads codes.
+        shape: What is in front, words of inputs, lanes.
+        paired: Whether bytes are multiplied as pairs of 16 bits: the first two of all lanes, then the other two.
+
+    Returns:
+        uint32 of ``shape``, or uint16 with twice as many lanes; for :func:`settle`.
+    """
+    *front, words, lanes = shape
+    notes = {LANES: decoder.lanes_together, DEEP: decoder.form.chunk}
+    if not paired:
+        return te.compute(tuple(shape), lambda *i: decoder.word(i[:-2], i[-2], i[-1]), name=UNPACKED, attrs=notes)
+
+    def half(*index: Any) -> Any:
+        *before, word, lane = index
+        shift = tirx.Cast("uint32", lane // lanes * _HALF)
+        return tirx.Cast("uint16", decoder.word(before, word, lane % lanes) >> shift)
+
+    return te.compute((*front, words, 2 * lanes), half, name=UNPACKED, attrs=notes)
+
+
+def settle(kernel: Kernel, parameters: Mapping[str, int], loop: Any, inmost: Any = None) -> None:
+    """Schedule the stage made by :func:`unpacked` or :func:`unpacked_words`, where a kernel has one.
 
     Args:
         kernel: The kernel.
         parameters: With ``unpack`` 1, weights are unpacked once in each turn of the loop, for all that is computed
             in it, and take room there; with 0, wherever they are read.
         loop: The loop over blocks of outputs.
+        inmost: The loop within which weights are unpacked wherever they are read; None to write that there.
     """
     if not kernel.has(UNPACKED):
         return
     sch, block = kernel.sch, kernel.block(UNPACKED)
-    if not parameters[UNPACK_ONCE]:
+    if not parameters[UNPACK_ONCE] and inmost is None:
         sch.compute_inline(block)
         return
-    sch.compute_at(block, loop)
+    outside = loop if parameters[UNPACK_ONCE] else inmost
+    together, deep = (int(kernel.annotation(UNPACKED, key)) for key in (LANES, DEEP))
+    sch.compute_at(block, outside, preserve_unit_loops=True)
     *_, depth, lane = sch.get_loops(block)
-    lanes = next((n for n in (CHANNELS, CHANNELS // 2, CHANNELS // 4) if kernel.extent(lane) % n == 0), 1)
+    lanes = next(n for n in range(min(CHANNELS, together), 0, -1) if kernel.extent(lane) % n == 0 == together % n)
     if kernel.extent(lane) > lanes:
         part, lane = sch.split(lane, [None, lanes])
         sch.unroll(part)
-    several = kernel.divisor(depth, (4 * INPUTS, 2 * INPUTS, INPUTS))
+    several = kernel.divisor(depth, (deep, deep // 2, deep // 4, INPUTS))
     if several > 1:
         _, several = sch.split(depth, [None, several])
         sch.unroll(several)

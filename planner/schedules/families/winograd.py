@@ -259,7 +259,7 @@ def accepts(weight: Weight, size: FeatureMap, output: FeatureMap, window: Window
 
     The transforms pay from 16 channels on; on small maps the larger weights cost more than the multiplications saved.
     """
-    plain = weight.scales is None and weight.groups is None and weight.values.dtype == np.float32
+    plain = weight.scales is None and weight.codes is None and weight.values.dtype == np.float32
     shape = window.kernel == (3, 3) and window.strides == (1, 1) and window.dilation == (1, 1)
     whole = size.images == 1 and size.channels % CHANNELS == 0 and output.channels >= CHANNELS
     tiles = -(-output.height // _STEP) * -(-output.width // _STEP)
