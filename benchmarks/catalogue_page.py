@@ -17,7 +17,7 @@ from planner.graph import LayerGraph
 HEAD = ("choice", "layers", "time", "quartiles", "weight bytes", "top-1, points", "±", "loss")
 
 
-ORDER = ("structure", "storage", "arithmetic", "schedule")
+ORDER = ("structure", "mask", "storage", "arithmetic", "schedule")
 _PAPER = re.compile(r"\*([^*]+?)\*\s*\(([^)]*\d{4})\)|\*([^*]+?)\*, (\d{4})")
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 import planner
 from planner.calibration import Calibration
+from planner.choices import MASK, modules
 from planner.dataset import Dataset
 from planner.graph import LayerGraph
-from planner.registry import discover
 from planner.rewrite import EXACT, applicable
 
 SHIPPED = ("quick", "resnet8", "vggs", "vgg16q")
@@ -61,7 +61,7 @@ def subject(network: str, data: Path) -> Subject:
         graph=graph,
         calibration=Calibration.of(graph, whole),
         data=whole,
-        offered=applicable(graph, list(discover("planner.approximations"))),
+        offered=applicable(graph, [name for name, module in modules().items() if module.KIND != MASK]),
     )
 
 

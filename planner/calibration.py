@@ -90,6 +90,7 @@ class Calibration:
             apart.
         last_use: Index of the last layer that reads each tensor between layers.
         grids: The grids that tensors are rounded to in quantised formats.
+        removals: In which order the channels of each class go, by its name and by what decides.
     """
 
     def __init__(
@@ -136,12 +137,26 @@ class Calibration:
         self._targets: dict[str, Float32] = {}
         self._epilogues: dict[str, Epilogue] = {}
         self.grids = TensorGrids(self, validation, method)
+        self.removals: dict[tuple[str, str], NDArray[np.int64]] = {}
 
     @classmethod
     def of(cls, graph: LayerGraph, dataset: Dataset, *, threads: int = 1) -> Calibration:
         """Take a data set's calibration images, and its validation images to choose by."""
         images, validation = dataset.inputs(dataset.calibration), dataset.inputs(dataset.validation)
         return cls(graph, images, validation=validation, threads=threads)
+
+    @property
+    def nodes(self) -> Sequence[onnx.NodeProto]:
+        """The operators of the network, in topological order."""
+        return tuple(self.graph.model.graph.node)
+
+    def anchor(self, layer: str) -> onnx.NodeProto:
+        """Return the operator that a layer begins with."""
+        return self._anchors[self.graph.layer(layer).nodes[0]]
+
+    def is_thinned(self, layer: str) -> bool:
+        """Tell whether a layer reads fewer channels than in the exact network."""
+        return False
 
     def run(
         self,

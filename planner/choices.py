@@ -17,16 +17,19 @@ from costmodels.costs import Format
 from planner.approximations.base import Approximation, LayerView, Offer
 from planner.calibration import arrays_of, views_of
 from planner.errors import InputError
+from planner.mask_choices import USUAL_MASKED, mask_offers, masked_names, share_of
 from planner.registry import discover, get
 
 if TYPE_CHECKING:
     from planner.graph import LayerGraph
 
-__all__ = ["EXACT", "Choice", "applicable", "approximation", "checked", "formats", "modules", "offers"]
+__all__ = ["EXACT", "Choice", "applicable", "approximation", "checked", "formats", "modules", "offers", "parsed"]
 
 EXACT = "exact"
 KINDS = ("structure", "storage", "arithmetic")
 """What a choice may change, in the order in which it is done."""
+MASK = "mask"
+"""Kind of what removes channels: it is no part of a name but stands behind the colon."""
 _PACKAGE = "planner.approximations"
 
 
@@ -140,7 +143,13 @@ def offers(graph: LayerGraph) -> dict[str, dict[str, Offer]]:
         ``{layer: {approximation: offer}}``.
     """
     views = views_of(graph, arrays_of(graph.model))
-    return {view.name: {name: item.offer(view) for name, item in _found().items()} for view in views}
+    masked = mask_offers(graph)
+    return {
+        view.name: {
+            name: masked[view.name] if item.KIND == MASK else item.offer(view) for name, item in _found().items()
+        }
+        for view in views
+    }
 
 
 def applicable(graph: LayerGraph, approximations: str | Sequence[str] = "default") -> dict[str, tuple[str, ...]]:
@@ -149,7 +158,8 @@ def applicable(graph: LayerGraph, approximations: str | Sequence[str] = "default
     Args:
         graph: The network.
         approximations: ``"default"`` for what usually pays, or names of approximations (``lowrank``) or of choices
-            (``lowrank@0.5``, ``lowrank@0.5+int8``).  Approximations that are named together are also composed.
+            (``lowrank@0.5``, ``lowrank@0.5+int8``).  Approximations that are named together are also composed;
+            ``prune`` adds to each choice its forms that read or write fewer channels.
 
     Returns:
         ``{layer: (choice, ...)}`` in topological order.
@@ -157,25 +167,28 @@ def applicable(graph: LayerGraph, approximations: str | Sequence[str] = "default
     Raises:
         InputError: An approximation or a choice is not known; the message lists those that exist.
     """
-    singles = {str(Choice(parts=(part,))): part for part in _owners()}
+    singles = {str(Choice(parts=(part,))): part for part in _owners() if _kind(part) != MASK}
     composed = _compositions()
     wanted = None if approximations == "default" else _names(approximations)
     for name in wanted or ():
         if name not in {*_found(), *_owners(), *singles, *composed, EXACT}:
-            existing = ", ".join([*_found(), *singles, *composed])
-            raise InputError(f"unknown approximation {name!r}; there are: {existing}")
+            existing = ", ".join([*_found(), *singles])
+            raise InputError(f"unknown approximation {name!r}; there are: {existing}, and compositions with '+'")
 
     def is_wanted(name: str, parts: Sequence[str]) -> bool:
         if wanted is None:
             return _is_usual(parts)
-        return name in wanted or all(_owners()[part] in wanted or part in wanted for part in parts)
+        return name in wanted or all(_owners()[part] in wanted for part in parts)
 
     result = {}
     for layer, by_name in offers(graph).items():
         offered = {part for offer in by_name.values() for part in offer.choices}
         names = [name for name, part in singles.items() if part in offered and is_wanted(name, (part,))]
         names += [name for name, parts in composed.items() if offered.issuperset(parts) and is_wanted(name, parts)]
-        result[layer] = (EXACT, *names)
+        masks = [part for part in _owners() if _kind(part) == MASK and part in offered]
+        shares = [share_of(part) for part in masks if is_wanted(part, (part,))]
+        bases = [name for name in (EXACT, *names) if wanted is not None or name in USUAL_MASKED]
+        result[layer] = (EXACT, *names, *masked_names(graph, layer, bases, shares))
     return result
 
 
@@ -211,29 +224,49 @@ def _names(approximations: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(approximations.split(",")) if isinstance(approximations, str) else tuple(approximations)
 
 
-def checked(graph: LayerGraph, views: Mapping[str, LayerView], choices: Mapping[str, str]) -> dict[str, Choice]:
-    """Return the choice of every layer, having checked that each applies; layers left out are exact.
+def parsed(graph: LayerGraph, choices: Mapping[str, str]) -> dict[str, Choice]:
+    """Return the choice of every layer; layers left out are exact.
 
     Raises:
-        InputError: There is no such layer or choice, or the choice does not apply to the layer.
+        InputError: There is no such layer or choice.
     """
+    found = {}
     for layer, name in choices.items():
         graph.layer(layer)
-        label = f"model {graph.name!r}, layer {layer!r}, choice {name!r}"
         try:
-            parts = Choice.parse(name).parts
-            kinds = [_kind(part) for part in parts]
+            found[layer] = Choice.parse(name)
+            for part in found[layer].parts:
+                approximation(part)
         except InputError as error:
-            raise InputError(f"{label}: {error}") from None
+            raise InputError(f"model {graph.name!r}, layer {layer!r}, choice {name!r}: {error}") from None
+    return {layer.name: found.get(layer.name, Choice()) for layer in graph.layers}
+
+
+def checked(graph: LayerGraph, views: Mapping[str, LayerView], choices: Mapping[str, Choice]) -> None:
+    """Check that each choice applies to its layer.
+
+    Args:
+        graph: The network.
+        views: Its layers, without the channels that the choices remove.
+        choices: The choice of every layer.
+
+    Raises:
+        InputError: A choice does not apply to its layer.
+    """
+    for layer, choice in choices.items():
+        label = f"model {graph.name!r}, layer {layer!r}, choice {str(choice)!r}"
+        parts = choice.parts
+        kinds = [_kind(part) for part in parts]
         for part in parts:
             offer = approximation(part).offer(views[layer])
             if part not in offer.choices:
                 reason = offer.reason or f"it is offered {', '.join(offer.choices)} only"
                 raise InputError(f"{label}: {part} does not apply: {reason}")
+        if MASK in kinds:
+            raise InputError(f"{label}: masks stand behind a colon; expected a name like exact:0.75>0.5")
         ordered = [kind for kind in KINDS if kind in kinds]
         if kinds != ["schedule"] and (kinds != ordered or not _fit(parts)):
             raise InputError(
                 f"{label}: expected at most one change of structure, one form of storage and one arithmetic that can "
                 f"read it, in this order, or a schedule of the exact layer"
             )
-    return {layer.name: Choice.parse(choices.get(layer.name, EXACT)) for layer in graph.layers}

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from planner.approximations.base import Context, LayerView, Replacement, exact
 from planner.boundaries import join
 from planner.calibration import Calibration, opset_of
-from planner.choices import EXACT, Choice, applicable, approximation, checked, formats, offers
+from planner.choices import EXACT, Choice, applicable, approximation, checked, formats, offers, parsed
 from planner.draft import Draft
 from planner.errors import InputError
 from planner.layering import bytes_of, in_order, parameters_of
 from planner.linear import Linear, Moments, moments
+from planner.pruned import pruned
 from planner.refit import Aim, aim_at
 
 if TYPE_CHECKING:
@@ -95,16 +96,18 @@ def apply(
         calibration = Calibration(graph, calibration)
     elif calibration.graph is not graph:
         raise InputError(f"the calibration belongs to another network than {graph.name!r}")
-    chosen = checked(graph, calibration.views, choices)
+    chosen = parsed(graph, choices)
+    calibration = pruned(calibration, chosen)
+    checked(graph, calibration.views, chosen)
     arrays: dict[str, NDArray[Any]] = dict(calibration.arrays)
-    by_name = {node.name: node for node in graph.model.graph.node}
+    by_name = {node.name: node for node in calibration.nodes}
     last = _last_needed(calibration.views, chosen, refit=refit)
     present: dict[str, NDArray[np.float32]] = {}
     stored: dict[str, str] = {}
     nodes = {layer.name: [by_name[name] for name in layer.nodes] for layer in graph.layers}
     for index, layer in enumerate(graph.layers):
         choice = chosen[layer.name]
-        if not choice.parts and not any(tensor in present or tensor in stored for tensor in layer.inputs):
+        if not choice.parts and not choice.reads and not {*present, *stored}.intersection(layer.inputs):
             continue
         reads, writes = (side.dtype for side in formats(graph, layer.name, str(choice)))
         meet = partial(join, layer, stored=stored, reads=reads, writes=writes, grid=calibration.grid)
@@ -131,7 +134,7 @@ def apply(
 def _last_needed(views: Mapping[str, LayerView], chosen: Mapping[str, Choice], *, refit: bool) -> int:
     """Return the index of the last layer that is rewritten; -1 where none is."""
     changed = [index for index, choice in enumerate(chosen.values()) if choice.parts]
-    if not changed:
+    if not changed and not (refit and any(choice.reads for choice in chosen.values())):
         return -1
     fitted = [index for index, view in enumerate(views.values()) if view.linear is not None and refit]
     return max([*changed, *fitted])
@@ -148,13 +151,11 @@ def _replaced(
     refit: bool,
 ) -> Replacement | None:
     """Refit a layer whose inputs have changed and approximate it; None where it stays as it is."""
-    source, addend = anchor.input[0], calibration.epilogue(view.name).addend
-    fits = view.linear is not None and refit and (source in present or addend in present)
+    source = anchor.input[0]
+    fits = refit and _misses(calibration, view, present)
     if not parts and not fits:
         return None
-    inputs = present[source] if source in present else calibration.exact(source)
-    if source in grids:
-        inputs = grids[source].rounded(inputs)
+    inputs = _read(calibration, source, present, grids)
     linear = view.linear
     changed = source in present or source in grids
     aims: list[Aim] = []
@@ -192,6 +193,21 @@ def _replaced(
         new = way(context, part)
     _log.debug("layer %s: %s", view.name, "+".join([*(["refit"] if fits else []), *parts]))
     return new
+
+
+def _read(
+    calibration: Calibration, source: str, present: Mapping[str, NDArray[np.float32]], grids: Mapping[str, Grid]
+) -> NDArray[np.float32]:
+    """Return what a layer reads now."""
+    inputs = present[source] if source in present else calibration.exact(source)
+    return grids[source].rounded(inputs) if source in grids else inputs
+
+
+def _misses(calibration: Calibration, view: LayerView, present: Mapping[str, NDArray[np.float32]]) -> bool:
+    """Tell whether a layer has weights, and reads or adds something else than in the exact network."""
+    source, addend = calibration.anchor(view.name).input[0], calibration.epilogue(view.name).addend
+    changed = source in present or addend in present or calibration.is_thinned(view.name)
+    return view.linear is not None and changed
 
 
 def _aim(

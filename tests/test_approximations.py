@@ -41,7 +41,7 @@ def arrays(model):
 @pytest.mark.parametrize("name", discover("planner.approximations"))
 def test_an_approximation_names_its_choices_after_its_file(name):
     module = modules()[name]
-    assert module.KIND in {"structure", "storage", "arithmetic", "schedule"}
+    assert module.KIND in {"structure", "storage", "arithmetic", "schedule", "mask"}
     assert module.CHOICES
     assert all(choice.partition("@")[0] == name for choice in module.CHOICES)
 
