@@ -104,6 +104,8 @@ def _plan() -> Any:
     import tvm
     from tvm import relax
 
+    from planner.storages import shared_storages
+
     transform = relax.transform
     return tvm.transform.Sequential(
         [
@@ -111,8 +113,8 @@ def _plan() -> Any:
             transform.ToNonDataflow(),
             transform.RemovePurityChecking(),
             transform.CallTIRRewrite(),
-            transform.StaticPlanBlockMemory(),
             transform.LowerAllocTensor(),
+            shared_storages(),
         ]
     )
 

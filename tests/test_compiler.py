@@ -98,6 +98,6 @@ def test_the_storage_plan_is_what_the_machine_allocates(tmp_path: Path) -> None:
 
 def test_names_every_pass_in_order() -> None:
     names = compiler.pass_names()
-    assert names.index("BlockedLayout") < names.index("FuseOps") < names.index("StaticPlanBlockMemory")
+    assert names.index("BlockedLayout") < names.index("FuseOps") < names.index("ShareStorages")
     assert names[-1] == "AttachGlobalSymbol"
     assert compiler.pass_context()["opt_level"] >= 0
