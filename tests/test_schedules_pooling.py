@@ -18,8 +18,8 @@ WINDOWS = {
 }
 
 
-def _pooled(op: str, **values):
-    b = Builder((1, 4, 12, 13))
+def _pooled(op: str, opset: int = 17, **values):
+    b = Builder((1, 4, 12, 13), opset=opset)
     x = b.conv("image", "conv", (20, 4, 1, 1))
     # Values far below zero: zeros for what lies beyond the map would win a maximum, and pull up a mean.
     x = b.add("Sub", [x, b.constant(np.float32(5.0), "five")], name="lower")
@@ -45,3 +45,10 @@ def test_a_dilated_maximum_computes_what_onnxruntime_computes() -> None:
 def test_a_window_without_a_frame_never_asks_where_it_is() -> None:
     found, _ = compiled(_pooled("MaxPool", kernel_shape=[3, 3], strides=[2, 2]))
     assert any(text.startswith("pooling") and "frame=0" in text for text in found.schedules.values())
+
+
+@pytest.mark.parametrize("counted", [0, 1])
+@pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 2, 2, 1]])
+def test_a_dilated_mean_computes_what_onnxruntime_computes(pads: list[int], counted: int) -> None:
+    window = {"kernel_shape": [3, 2], "dilations": [2, 3], "strides": [2, 1], "pads": pads}
+    assert_as_onnxruntime(_pooled("AveragePool", 21, count_include_pad=counted, **window))

@@ -92,13 +92,19 @@ def mean(data: te.Tensor, *, source: FeatureMap, output: FeatureMap, window: Win
 
     summed = te.compute(output.blocked_shape, total, name=POOL, attrs=_notes(source, output, window))
 
+    def taps(first: Any, low: int, high: int, kernel: int, dilation: int) -> Any:
+        if dilation == 1:
+            return te.min(first + kernel, high) - te.max(first, low)
+        before = (te.max(low - first, 0) + dilation - 1) // dilation
+        return te.min((te.max(high - first, 0) + dilation - 1) // dilation, kernel) - before
+
     def count(p: Any) -> Any:
         _, y, x = corner(p)
         low_y, low_x = (-top, -left) if count_padding else (0, 0)
         high_y = source.height + (bottom if count_padding else 0)
         high_x = source.width + (right if count_padding else 0)
-        rows = te.min(y + window.kernel[0], high_y) - te.max(y, low_y)
-        columns = te.min(x + window.kernel[1], high_x) - te.max(x, low_x)
+        rows = taps(y, low_y, high_y, window.kernel[0], window.dilation[0])
+        columns = taps(x, low_x, high_x, window.kernel[1], window.dilation[1])
         return tirx.Cast("float32", rows * columns)
 
     return te.compute(output.blocked_shape, lambda o, p, b: summed[o, p, b] / count(p), name="pool_divide")
@@ -183,8 +189,6 @@ def lower_pool(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     if not rewriter.in_blocks(source) or attrs.layout != "NCHW":
         return False
     averages = call.op.name.endswith("avg_pool2d")
-    if averages and any(int(d) != 1 for d in attrs.dilation):  # its divisor is of windows without gaps
-        return False
     data, size = rewriter.blocked.get(source) or rewriter.grouped[source]
     output = replace(FeatureMap.of(shape_of(var)), groups=size.groups)
     window = Window.of(attrs, attrs.pool_size)
