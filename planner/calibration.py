@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from planner.approximations.base import LayerView
 from planner.batching import batchable
+from planner.draft import attributes
 from planner.epilogue import Epilogue, epilogue_of
 from planner.errors import InputError
 from planner.execution import BATCH, run_nodes
@@ -60,6 +61,10 @@ def views_of(graph: LayerGraph, arrays: Mapping[str, NDArray[Any]]) -> tuple[Lay
             first=layer.name in weighted[:1],
             last=layer.name in weighted[-1:],
             positions=_positions(graph, makers, anchors[layer.nodes[0]].input[0]),
+            input_shapes=tuple(
+                graph.shapes[name] for name in anchors[layer.nodes[0]].input if name and name not in arrays
+            ),
+            attributes=attributes(anchors[layer.nodes[0]]),
         )
         for layer in graph.layers
     )

@@ -27,16 +27,54 @@ KIND = "arithmetic"
 CHOICES = ("int8", "int8@u7")
 DTYPES = {"int8": "int8", "int8@u7": "uint7"}
 ON_REQUEST = ("int8@u7",)
-_BYTES = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "Add", "Concat"})
-"""Operators without weights whose kernels read and write bytes."""
 _PRODUCTS = frozenset({"Conv", "Gemm"})
+_MAP = 4
+"""Dimensions of a feature map."""
+_BLOCK = 16
+"""Channels that lie side by side in kernels."""
 
 
 def offer(view: LayerView) -> Offer:
-    """Offer both for convolutions, matrix products, and operators that work on bytes as they are."""
-    if view.linear is None and view.op not in _BYTES:
-        return Offer(reason=f"{view.op} has no kernel that reads and writes bytes")
-    return Offer(choices=CHOICES)
+    """Offer both where there is a kernel that reads and writes bytes."""
+    reason = _reason_against(view)
+    return Offer(reason=reason) if reason else Offer(choices=CHOICES)
+
+
+def _reason_against(view: LayerView) -> str:
+    """Say why no kernel of bytes does what a layer does; nothing where one does.
+
+    What those kernels take is stated where they are made, in `planner.schedules.int8.lowerings`.
+    """
+    linear, maps = view.linear, len(view.input_shape) == _MAP
+    if linear is not None and view.op in _PRODUCTS:
+        alone = linear.groups == linear.outputs == view.input_shape[1]
+        if linear.groups > 1 and not alone:
+            return f"its channels fall into {linear.groups} groups, and kernels of bytes read all of them or each alone"
+        return ""
+    if view.op in {"MaxPool", "GlobalAveragePool"}:
+        return "" if maps else f"its input has {len(view.input_shape)} dimensions; kernels of bytes read maps of rows"
+    if view.op == "AveragePool":
+        return "" if maps and _lies_inside(view) else "its window overhangs the map, and its mean is not of all bytes"
+    if view.op == "Concat":
+        channels = [shape[1] for shape in view.input_shapes if len(shape) == _MAP]
+        if len(channels) != len(view.input_shapes) or view.attributes.get("axis") not in {1, 1 - _MAP}:
+            return "it joins something else than the channels of maps"
+        if any(count % _BLOCK for count in channels[:-1]):
+            return f"it joins {channels} channels, and bytes lie in blocks of {_BLOCK}"
+        return ""
+    return f"{view.op} has no kernel that reads and writes bytes"
+
+
+def _lies_inside(view: LayerView) -> bool:
+    """Tell whether no window of a pooling reaches beyond the map."""
+    kernel = view.attributes["kernel_shape"]
+    strides, dilations = (view.attributes.get(name, [1] * len(kernel)) for name in ("strides", "dilations"))
+    reach = [
+        (places - 1) * stride + (size - 1) * dilation + 1
+        for places, stride, size, dilation in zip(view.output_shape[2:], strides, kernel, dilations, strict=True)
+    ]
+    inside = all(end <= size for end, size in zip(reach, view.input_shape[2:], strict=True))
+    return inside and not any(view.attributes.get("pads", ()))
 
 
 def apply(context: Context, choice: str) -> Replacement:

@@ -223,7 +223,7 @@ def join(*maps: te.Tensor, grids: tuple[Grid, ...], grid: Grid) -> te.Tensor:
 
     def part(place: int, o: Any, p: Any, b: Any) -> Any:
         read = maps[place][o - starts[place], p, b]
-        if grids[place].same_values(grid):
+        if grids[place].same_values(grid) and grid.low <= grids[place].low and grids[place].high <= grid.high:
             return read
         return _byte(_steps(read, grids[place]) * tirx.const(multipliers[place], "float32"), grid)
 

@@ -5,9 +5,8 @@ lowerings here follow the integers through (:mod:`maps`) and emit kernels of byt
 weights or its numbers do not allow that, they leave the call to the float32 families.
 
 How many bits activations have is known from the network itself: a Clip (or Relu) right before a QuantizeLinear bounds
-the bytes, and so does a narrower Clip anywhere in a chain of bytes.  Activations that were cut to ``127 * scale`` with
-zero point 0 are 7-bit, and take faster instructions on targets without a dot product of bytes
-(:func:`targets.pairs_fit`); no option is needed to say so.
+the bytes, and so does a narrower Clip anywhere in a chain of bytes.  Activations that were cut to 128 bytes from 0 on
+are 7-bit, and take faster instructions on targets without a dot product of bytes (:func:`targets.pairs_fit`).
 """
 
 from __future__ import annotations
@@ -286,9 +285,11 @@ def lower_bound(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
 def _cut(rewriter: Rewriter, var: relax.Var, source: Any, least: float | None, most: float | None) -> bool:
     known = rewriter.deferred.get(source)
     if isinstance(known, ByteMap):
-        known = Total(parts=(known.in_blocks(rewriter),), shape=known.shape)
-    if isinstance(known, Sums | Total):
-        rewriter.deferred[var] = known.cut(least, most)
+        known = known.cut(rewriter, least, most)
+    elif isinstance(known, Sums | Total | Union):
+        known = known.cut(least, most)
+    if isinstance(known, ByteMap | Sums | Total | Union):
+        rewriter.deferred[var] = known
         return True
     # float32: what it is rounded to is bounded by that
     before = rewriter.intervals.get(source, (None, None))
@@ -366,9 +367,9 @@ def lower_concat(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
 
 
 def lower_reshape(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
-    """Flatten a byte map by calling it flat; its blocks stay where they are."""
+    """Flatten a map of bytes or of sums by calling it flat; its blocks stay where they are."""
     known, shape = rewriter.deferred.get(call.args[0]), tuple(shape_of(var))
-    if not isinstance(known, ByteMap) or known.size.channels <= WORD:
+    if not isinstance(known, ByteMap | Sums) or known.size.channels <= WORD:
         return False
     flat = (known.size.images, known.size.channels * known.size.height * known.size.width)
     if shape not in {flat, known.size.plain_shape}:

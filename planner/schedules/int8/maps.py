@@ -65,6 +65,12 @@ class ByteMap:
         data = rewriter.call(arithmetic.unpack_words, self.data, hint="unpack", size=self.size, grid=self.grid)
         return replace(self, data=data)
 
+    def cut(self, rewriter: Rewriter, least: float | None, most: float | None) -> ByteMap | Total:
+        """Cut to an interval, which costs nothing where no byte is beyond it."""
+        if self.grid.within(least, most) == self.grid:
+            return self
+        return Total(parts=(self.in_blocks(rewriter),), shape=self.shape, least=least, most=most)
+
     def settle(self, rewriter: Rewriter, var: relax.Var) -> None:
         """Make the float32 that the bytes stand for."""
         blocked = self.in_blocks(rewriter)
@@ -196,10 +202,18 @@ class Union:
     Attributes:
         parts: The maps, all of the same pixels and in blocks.
         size: Size of the union.
+        least: What smaller values are set to, if anything.
+        most: What greater values are set to, if anything.
     """
 
     parts: tuple[ByteMap, ...]
     size: FeatureMap
+    least: float | None = None
+    most: float | None = None
+
+    def cut(self, least: float | None, most: float | None) -> Union:
+        """Cut to a narrower interval."""
+        return replace(self, least=greater(self.least, least), most=smaller(self.most, most))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -208,12 +222,16 @@ class Union:
 
     def settle(self, rewriter: Rewriter, var: relax.Var) -> None:
         """Make the float32 union."""
-        parts = [rewriter.call(arithmetic.real, p.data, hint="dequantize", grids=(p.grid,)) for p in self.parts]
+        parts = [
+            rewriter.call(arithmetic.real, p.data, hint="dequantize", grids=(p.grid,), least=self.least, most=self.most)
+            for p in self.parts
+        ]
         data = rewriter.call(concatenation.concatenate, *parts, hint="concat")
         _give(rewriter, var, data, self.size, self.shape)
 
     def quantised(self, rewriter: Rewriter, grid: Grid) -> ByteMap:
         """Round to bytes."""
+        grid = grid.within(self.least, self.most)
         grids = tuple(part.grid for part in self.parts)
         data = rewriter.call(
             arithmetic.join, *(part.data for part in self.parts), hint="concat", grids=grids, grid=grid
