@@ -81,7 +81,8 @@ def _sampled(view: LayerView, choice: str) -> dict[str, Any] | None:
         if view.op == "AveragePool":
             made = view.output_shape[2 + axis]
         behind = max(0, (made - 1) * strides[axis] + reach - before - size)
-        if before >= reach or behind >= reach or (size + before + behind - reach) // strides[axis] + 1 != made:
+        # onnxruntime takes no pooling that is padded by as much as it has places.
+        if max(before, behind) >= count or (size + before + behind - reach) // strides[axis] + 1 != made:
             return None
         counts.append(count)
         gaps.append(gap * dilations[axis])
