@@ -23,7 +23,18 @@ from planner.registry import discover, get
 if TYPE_CHECKING:
     from planner.graph import LayerGraph
 
-__all__ = ["EXACT", "Choice", "applicable", "approximation", "checked", "formats", "modules", "offers", "parsed"]
+__all__ = [
+    "EXACT",
+    "Choice",
+    "applicable",
+    "approximation",
+    "checked",
+    "fits",
+    "formats",
+    "modules",
+    "offers",
+    "parsed",
+]
 
 EXACT = "exact"
 KINDS = ("structure", "storage", "arithmetic")
@@ -181,6 +192,7 @@ def applicable(graph: LayerGraph, approximations: str | Sequence[str] = "default
         return name in wanted or all(_owners()[part] in wanted for part in parts)
 
     result = {}
+    views = {view.name: view for view in views_of(graph, arrays_of(graph.model))}
     for layer, by_name in offers(graph).items():
         offered = {part for offer in by_name.values() for part in offer.choices}
         names = [name for name, part in singles.items() if part in offered and is_wanted(name, (part,))]
@@ -188,7 +200,7 @@ def applicable(graph: LayerGraph, approximations: str | Sequence[str] = "default
         masks = [part for part in _owners() if _kind(part) == MASK and part in offered]
         shares = [share_of(part) for part in masks if is_wanted(part, (part,))]
         bases = [name for name in (EXACT, *names) if wanted is not None or name in USUAL_MASKED]
-        result[layer] = (EXACT, *names, *masked_names(graph, layer, bases, shares))
+        result[layer] = (EXACT, *names, *masked_names(graph, views[layer], bases, shares))
     return result
 
 
@@ -197,6 +209,11 @@ def _compositions() -> dict[str, tuple[str, ...]]:
     by_kind = [("", *(part for part in _owners() if _kind(part) == kind)) for kind in KINDS]
     found = [tuple(part for part in parts if part) for parts in product(*by_kind)]
     return {"+".join(parts): parts for parts in found if len(parts) > 1 and _fit(parts)}
+
+
+def fits(view: LayerView, parts: Sequence[str]) -> bool:
+    """Tell whether a layer is offered all parts of a choice."""
+    return all(part in approximation(part).offer(view).choices for part in parts)
 
 
 def _fit(parts: Sequence[str]) -> bool:

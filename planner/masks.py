@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from planner.choices import Choice
     from planner.graph import LayerGraph
 
-__all__ = ["ChannelClass", "Masks", "everywhere", "masks_of", "with_masks"]
+__all__ = ["ChannelClass", "Masks", "masks_of"]
 
 Indices = NDArray[np.int64]
 
@@ -59,6 +59,11 @@ class ChannelClass:
         """Check that there are channels."""
         if not sum(map(len, self.families)):
             raise InputError(f"class {self.name!r} has no channels")
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether a channel is the sum of what several layers make."""
+        return len(self.producers) > len(self.families)
 
     @property
     def channels(self) -> int:
@@ -175,47 +180,3 @@ def masks_of(graph: LayerGraph) -> Masks:
     from planner.channels import follow
 
     return follow(graph)
-
-
-def everywhere(graph: LayerGraph, share: str, base: str | Mapping[str, str] = "exact") -> dict[str, str]:
-    """Return the choices under which every class that can lose channels keeps a share of them.
-
-    Args:
-        graph: The network.
-        share: The share, such as ``0.75``.
-        base: What computes each layer, without masks: one choice for all, or one for each.
-
-    Returns:
-        A choice for every layer.
-    """
-    masks = masks_of(graph)
-    chosen = dict.fromkeys((item.name for item in masks.prunable), share)
-    return with_masks(graph, chosen, base)
-
-
-def with_masks(graph: LayerGraph, shares: Mapping[str, str], base: str | Mapping[str, str] = "exact") -> dict[str, str]:
-    """Return the choices under which some classes keep a share of their channels.
-
-    Args:
-        graph: The network.
-        shares: Shares by the names of classes; ``1`` or nothing for all channels.
-        base: What computes each layer, without masks: one choice for all, or one for each.
-
-    Returns:
-        A choice for every layer.
-
-    Raises:
-        InputError: There is no such class.
-    """
-    masks = masks_of(graph)
-    unknown = set(shares) - {item.name for item in masks.classes}
-    if unknown:
-        existing = ", ".join(item.name for item in masks.classes)
-        raise InputError(f"model {graph.name!r} has no class {min(unknown)!r}; it has: {existing}")
-    chosen = {}
-    for layer in graph.layers:
-        sides = [side[layer.name].name if layer.name in side else "" for side in (masks.reads, masks.writes)]
-        reads, writes = (shares.get(name, "1") for name in sides)
-        what = base if isinstance(base, str) else base.get(layer.name, "exact")
-        chosen[layer.name] = what if reads == writes == "1" else f"{what}:{reads}>{writes}"
-    return chosen

@@ -14,7 +14,8 @@ from planner.approximations.prune import Criterion, kept, without
 from planner.calibration import Calibration
 from planner.layering import ELEMENTWISE
 from planner.linear import Linear, Moments, output_rows, sample
-from planner.masks import ChannelClass, masks_of
+from planner.masks import masks_of
+from planner.thinning import thinner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,15 +127,7 @@ class Pruned(Calibration):
             self.arrays[anchor.input[1]] = linear.weight
             if linear.bias is not None:
                 self.arrays[anchor.input[2]] = linear.bias
-        return replace(
-            view,
-            linear=linear,
-            input_shape=self._shape(anchor.input[0], view.input_shape),
-            output_shape=self._shape(anchor.output[0], view.output_shape),
-        )
-
-    def _shape(self, tensor: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (shape[0], len(self._left[tensor]), *shape[2:]) if tensor in self._left else shape
+        return thinner(view, self.graph, self._left, linear)
 
     def _linear(self, layer: str, linear: Linear) -> Linear:
         columns, rows = self._columns(layer), self._left.get(self._whole.anchor(layer).output[0])
@@ -194,8 +187,3 @@ class Pruned(Calibration):
         if node.op_type in ELEMENTWISE and axis >= 0 and array.shape[axis] == shape[1]:
             return np.take(array, left, axis=axis)
         return None
-
-
-def channels_of(calibration: Calibration, found: ChannelClass) -> Indices:
-    """Return the channels of a class that are left."""
-    return calibration.channels[found.name] if isinstance(calibration, Pruned) else np.arange(found.channels)
