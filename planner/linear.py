@@ -6,7 +6,7 @@ deterministic sample of them, so that they cost a fraction of a second whatever 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
@@ -24,11 +24,26 @@ if TYPE_CHECKING:
 
     from planner.layering import Shape
 
-__all__ = ["Linear", "Moments", "input_rows", "linear_of", "moments", "output_rows", "sample", "values_at"]
+__all__ = [
+    "WEIGHTED",
+    "Linear",
+    "Moments",
+    "input_rows",
+    "linear_of",
+    "moments",
+    "output_rows",
+    "sample",
+    "unfit",
+    "values_at",
+]
 
 _BLOCK = 4096
 _ROWS = 30_000
 _WORK = 2e10
+_DIMENSIONS = {"Conv": 4, "Gemm": 2, "MatMul": 2}
+"""Dimensions of the weights that operators multiply their inputs with."""
+WEIGHTED = frozenset({*_DIMENSIONS, "ConvTranspose"})
+"""Operators that have weights as a rule."""
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -46,6 +61,7 @@ class Linear:
         pads: Zeros around the input: top, left, bottom, right.
         dilations: Rows and columns from one tap of the kernel to the next.
         groups: Number of groups that the channels fall into.
+        transposed: Whether the network holds the weights as ``[input][output]``, as a ``MatMul`` does.
 
     >>> Linear(weight=np.ones((8, 4), np.float32), bias=None).depth
     4
@@ -57,6 +73,7 @@ class Linear:
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilations: tuple[int, int] = (1, 1)
     groups: int = 1
+    transposed: bool = False
 
     def __post_init__(self) -> None:
         """Check the weights' shape against the bias and the groups."""
@@ -67,6 +84,8 @@ class Linear:
             )
         if self.bias is not None and self.bias.shape != self.weight.shape[:1]:
             raise InputError(f"the bias has shape {self.bias.shape}; expected {self.weight.shape[:1]}")
+        if self.transposed and (self.is_conv or self.groups != 1):
+            raise InputError(f"weights of shape {self.weight.shape} are held transposed; expected [output][input]")
         if self.groups < 1 or self.weight.shape[0] % self.groups:
             raise InputError(f"{self.weight.shape[0]} output channels do not fall into {self.groups} groups")
 
@@ -92,28 +111,25 @@ class Linear:
 
 
 def linear_of(node: onnx.NodeProto, arrays: Mapping[str, NDArray[np.generic]]) -> Linear | None:
-    """Return a node's weights if it is a 2-D convolution or a ``Gemm`` x·Wᵀ + b on constant float32 weights.
+    """Return the constant float32 weights of a 2-D ``Conv``, of ``Gemm`` as x·Wᵀ + b, or of ``MatMul`` by a matrix.
 
     Args:
         node: A node of a folded network.
         arrays: The network's constants.
 
     Returns:
-        The weights, or None where the node is something else.
+        The weights, or None where the node is something else; `unfit` says what.
     """
-    constants = [name for name in node.input[1:] if name]
-    if node.op_type not in {"Conv", "Gemm"} or any(name not in arrays for name in constants):
+    if unfit(node, arrays):
         return None
+    constants = [name for name in node.input[1:] if name]
     values = attributes(node)
     weight = arrays[node.input[1]].astype(np.float32, copy=False)
     bias = arrays[constants[1]].astype(np.float32, copy=False) if len(constants) > 1 else None
-    if arrays[node.input[1]].dtype != np.float32 or node.input[0] in arrays:
-        return None
+    if node.op_type == "MatMul":
+        return Linear(weight=np.ascontiguousarray(weight.T), bias=None, transposed=True)
     if node.op_type == "Gemm":
-        plain = values == {"transB": 1} and (bias is None or bias.shape == weight.shape[:1])
-        return Linear(weight=weight, bias=bias) if plain else None
-    if weight.ndim != 4:
-        return None
+        return Linear(weight=weight, bias=bias)
     strides, pads = values.get("strides", (1, 1)), values.get("pads", (0, 0, 0, 0))
     dilations = values.get("dilations", (1, 1))
     return Linear(
@@ -124,6 +140,40 @@ def linear_of(node: onnx.NodeProto, arrays: Mapping[str, NDArray[np.generic]]) -
         dilations=(dilations[0], dilations[1]),
         groups=values.get("group", 1),
     )
+
+
+def unfit(
+    node: onnx.NodeProto,
+    arrays: Mapping[str, NDArray[np.generic]],
+    readers: Mapping[str, Sequence[str]] | None = None,
+) -> str:
+    """Say why a node has no weights that can be changed; nothing where it has.
+
+    Args:
+        node: A node of a folded network.
+        arrays: The network's constants.
+        readers: Names of the nodes that read each constant, where it matters who else does.
+    """
+    if node.op_type not in _DIMENSIONS or len(node.input) < 2:
+        return f"{node.op_type} has no weights of rows of inputs"
+    constants = [name for name in node.input[1:] if name]
+    if any(name not in arrays for name in constants):
+        return f"the weights of {node.op_type} are no constant"
+    if node.input[0] in arrays:
+        return f"{node.op_type} multiplies a constant from the left"
+    weight, dimensions = arrays[constants[0]], _DIMENSIONS[node.op_type]
+    if weight.dtype != np.float32 or weight.ndim != dimensions:
+        found = f"{weight.dtype} of {weight.ndim} dimensions"
+        return f"the weights of {node.op_type} are {found}; expected float32 of {dimensions}"
+    if node.op_type == "Gemm":
+        plain = attributes(node) == {"transB": 1}
+        if not plain or (len(constants) > 1 and arrays[constants[1]].shape != weight.shape[:1]):
+            return "Gemm does more than multiply rows with weights and add a bias to each output"
+    for name in constants:
+        others = sorted({reader for reader in (readers or {}).get(name, ()) if reader != node.name})
+        if others:
+            return f"its constant {name!r} is read by {', '.join(others)} too"
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -177,7 +227,7 @@ def sample(linear: Linear, output_shape: Shape, images: int, *, seed: int = 0) -
         Positions, counted over images, rows and columns, in ascending order: all of them, or 30,000, or fewer
         for very deep layers, but not below four times the number of products.
     """
-    total = images * prod(output_shape[2:])
+    total = images * prod(output_shape[2:] if linear.is_conv else output_shape[1:-1])
     depth = linear.depth + 1
     limit = min(_ROWS, max(int(_WORK / depth**2), 4 * depth))
     if total <= limit:
@@ -188,6 +238,7 @@ def sample(linear: Linear, output_shape: Shape, images: int, *, seed: int = 0) -
 def input_rows(linear: Linear, inputs: Float32, positions: NDArray[np.int64], output_shape: Shape) -> Iterator[Float32]:
     """Yield the inputs of sampled outputs in blocks, ``[group][row][product + 1]``, the last column ones."""
     if not linear.is_conv:
+        inputs = inputs.reshape(-1, linear.depth)
         for start in range(0, len(positions), _BLOCK):
             rows = inputs[positions[start : start + _BLOCK]]
             yield np.concatenate([rows, np.ones((len(rows), 1), np.float32)], axis=1)[None]

@@ -42,6 +42,8 @@ def reason_against(linear: Linear | None, op: str, form: str) -> str:
     """
     if linear is None:
         return f"{op} has no weights that could be stored as {form}"
+    if linear.transposed:
+        return f"kernels read {form} of convolutions and of Gemm, and it is {op}"
     if linear.groups > 1:
         return f"its channels fall into {linear.groups} groups, and kernels read {form} in one only"
     inputs = linear.weight.shape[1]

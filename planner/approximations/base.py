@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from planner.layering import Shape
     from planner.refit import Aim
 
-__all__ = ["Approximation", "Context", "LayerView", "Offer", "Replacement", "Stored", "corrected", "exact", "stored"]
+__all__ = [
+    "Approximation",
+    "Context",
+    "LayerView",
+    "Offer",
+    "Replacement",
+    "Stored",
+    "corrected",
+    "exact",
+    "shifted",
+    "stored",
+]
 
 Float32 = NDArray[np.float32]
 
@@ -40,6 +51,7 @@ class LayerView:
         positions: Places of a map in each channel that was flattened to what the anchor reads; 1 where none was.
         input_shapes: Shapes of all that the anchor reads, constants left out, at batch 1.
         attributes: Attributes of its operator.
+        unfit: Why its weights, if it has any, cannot be changed.
 
     >>> LayerView(
     ...     name="pool1",
@@ -63,6 +75,7 @@ class LayerView:
     positions: int = 1
     input_shapes: tuple[Shape, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    unfit: str = ""
 
     def __post_init__(self) -> None:
         """Check that the layer has a name."""
@@ -214,7 +227,7 @@ def exact(anchor: onnx.NodeProto, linear: Linear) -> Replacement:
     """Return an anchor as it is, with the given weights in place of its own.
 
     Args:
-        anchor: A ``Conv`` or ``Gemm``.
+        anchor: A ``Conv``, a ``Gemm`` or a ``MatMul``.
         linear: Its weights.
 
     Returns:
@@ -222,6 +235,9 @@ def exact(anchor: onnx.NodeProto, linear: Linear) -> Replacement:
     """
     node = type(anchor)()
     node.CopyFrom(anchor)
+    if linear.transposed:
+        new = Replacement(nodes=(node,), arrays={node.input[1]: np.ascontiguousarray(linear.weight.T)})
+        return new if linear.bias is None else shifted(new, linear.bias)
     arrays: dict[str, NDArray[Any]] = {node.input[1]: linear.weight}
     if linear.bias is not None:
         if len(node.input) > 2 and node.input[2]:
@@ -234,6 +250,39 @@ def exact(anchor: onnx.NodeProto, linear: Linear) -> Replacement:
     return Replacement(nodes=(node,), arrays=arrays)
 
 
+def shifted(new: Replacement, shift: NDArray[np.floating[Any]]) -> Replacement:
+    """Add something to each output channel of a replacement.
+
+    Args:
+        new: The replacement; its last operator with weights gets a bias if it has none. Behind a ``MatMul``, which can
+            have none, an ``Add`` follows.
+        shift: What is added, ``[output]``.
+    """
+    from onnx import helper
+
+    nodes, arrays = list(new.nodes), dict(new.arrays)
+    index = max(place for place, node in enumerate(nodes) if node.op_type in {"Conv", "Gemm", "MatMul"})
+    node = type(nodes[index])()
+    node.CopyFrom(nodes[index])
+    nodes[index] = node
+    if node.op_type == "MatMul":
+        bias, target = f"{node.name}.shift", node.output[0]
+        following = nodes[index + 1] if index + 1 < len(nodes) else None
+        if following is not None and following.op_type == "Add" and bias in following.input:
+            arrays[bias] = (arrays[bias] + shift).astype(np.float32)
+            return replace(new, nodes=tuple(nodes), arrays=arrays)
+        node.output[0] = f"{node.name}.product"
+        nodes.insert(index + 1, helper.make_node("Add", [node.output[0], bias], [target], name=f"{node.name}.add"))
+        arrays[bias] = np.asarray(shift, np.float32)
+    elif len(node.input) > 2 and node.input[2]:
+        arrays[node.input[2]] = (arrays[node.input[2]] + shift).astype(np.float32)
+    else:
+        del node.input[2:]
+        node.input.append(f"{node.name}.bias")
+        arrays[node.input[2]] = np.asarray(shift, np.float32)
+    return replace(new, nodes=tuple(nodes), arrays=arrays)
+
+
 def corrected(context: Context, new: Replacement, *, like: Replacement, images: int = 256) -> Replacement:
     """Shift a replacement's last bias so that its mean output is that of another one (bias correction).
 
@@ -242,7 +291,7 @@ def corrected(context: Context, new: Replacement, *, like: Replacement, images: 
 
     Args:
         context: The layer.
-        new: What is corrected; its last ``Conv`` or ``Gemm`` gets a bias if it has none.
+        new: What is corrected.
         like: What has the right means.
         images: How many of the calibration images the means are taken over.
 
@@ -251,21 +300,9 @@ def corrected(context: Context, new: Replacement, *, like: Replacement, images: 
     """
     present = context.present[:images]
     difference = context.run(like, present).astype(np.float64) - context.run(new, present)
-    axes = tuple(axis for axis in range(difference.ndim) if axis != 1)
-    shift = difference.mean(axis=axes)
-    nodes = list(new.nodes)
-    index = max(place for place, node in enumerate(nodes) if node.op_type in {"Conv", "Gemm"})
-    node = type(nodes[index])()
-    node.CopyFrom(nodes[index])
-    arrays = dict(new.arrays)
-    if len(node.input) > 2 and node.input[2]:
-        arrays[node.input[2]] = (arrays[node.input[2]] + shift).astype(np.float32)
-    else:
-        del node.input[2:]
-        node.input.append(f"{node.name}.bias")
-        arrays[node.input[2]] = shift.astype(np.float32)
-    nodes[index] = node
-    return replace(new, nodes=tuple(nodes), arrays=arrays)
+    channel = difference.ndim - 1 if context.linear.transposed else 1
+    axes = tuple(axis for axis in range(difference.ndim) if axis != channel)
+    return shifted(new, difference.mean(axis=axes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -286,6 +323,15 @@ class Stored:
             raise InputError(f"weights stored by {self.op} without constants")
 
 
+def _turned(form: Stored | None) -> Stored | None:
+    """Return how weights are stored as ``[input][output]``, from how they are as ``[output][input]``."""
+    if form is None:
+        return None
+    constants = {role: np.ascontiguousarray(array.T) for role, array in form.constants.items()}
+    turned = {key: 1 - value if key == "axis" else value for key, value in form.attributes.items()}
+    return replace(form, constants=constants, attributes=turned)
+
+
 def stored(context: Context, store: Callable[[Float32], Stored | None]) -> Replacement:
     """Store the weights of whatever stands for an anchor in another form, and correct the bias.
 
@@ -303,8 +349,14 @@ def stored(context: Context, store: Callable[[Float32], Stored | None]) -> Repla
     nodes = []
     for node in before.nodes:
         name = node.input[1] if len(node.input) > 1 else ""
-        weights = node.op_type in {"Conv", "Gemm"} and name in arrays and arrays[name].dtype == np.float32
-        form = store(arrays[name]) if weights else None
+        weights = node.op_type in {"Conv", "Gemm", "MatMul"} and name in arrays and arrays[name].dtype == np.float32
+        form = None
+        if weights:
+            form = (
+                _turned(store(np.ascontiguousarray(arrays[name].T)))
+                if node.op_type == "MatMul"
+                else store(arrays[name])
+            )
         if form is None:
             nodes.append(node)
             continue

@@ -13,11 +13,11 @@ fitting the weights to what counts (`planner.refit.Aim`) and factorising them.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from planner.approximations.base import Context, LayerView, Offer, Replacement
+from planner.approximations.base import Context, LayerView, Offer, Replacement, shifted
 from planner.errors import InputError
 
 if TYPE_CHECKING:
@@ -130,21 +130,23 @@ def apply(context: Context, choice: str) -> Replacement:
     first.input.append(f"{name}.reduce.weight")
     first.output[0] = middle
     shape = (linear.outputs, rank, 1, 1) if linear.is_conv else (linear.outputs, rank)
+    values: dict[str, Any] = {"kernel_shape": [1, 1]} if linear.is_conv else {"transB": 1}
     second = helper.make_node(
         anchor.op_type,
-        [middle, f"{name}.expand.weight", f"{name}.expand.bias"],
+        [middle, f"{name}.expand.weight"],
         [anchor.output[0]],
         name=f"{name}.expand",
-        **({"kernel_shape": [1, 1]} if linear.is_conv else {"transB": 1}),
+        **({} if linear.transposed else values),
     )
-    return Replacement(
-        nodes=(first, second),
-        arrays={
-            f"{name}.reduce.weight": reduce.reshape(rank, *linear.weight.shape[1:]),
-            f"{name}.expand.weight": np.ascontiguousarray(expand.reshape(shape)),
-            f"{name}.expand.bias": bias,
-        },
-    )
+    reduce, expand = reduce.reshape(rank, *linear.weight.shape[1:]), expand.reshape(shape)
+    weights = (reduce.T, expand.T) if linear.transposed else (reduce, expand)
+    arrays = {
+        f"{name}.{role}.weight": np.ascontiguousarray(w) for role, w in zip(("reduce", "expand"), weights, strict=True)
+    }
+    if not linear.transposed:
+        second.input.append(f"{name}.expand.bias")
+        return Replacement(nodes=(first, second), arrays={**arrays, f"{name}.expand.bias": bias})
+    return shifted(Replacement(nodes=(first, second), arrays=arrays), bias)
 
 
 def _share(choice: str) -> float:

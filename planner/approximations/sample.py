@@ -117,8 +117,8 @@ def apply(context: Context, choice: str) -> Replacement:
     from onnx import helper
 
     aim = context.aim()
-    cross = aim.wanted.swapaxes(1, 2) @ aim.rows / np.float32(aim.rows.shape[1])
-    candidates = []
+    cross = (aim.wanted.swapaxes(1, 2) @ aim.rows).astype(np.float64) / aim.rows.shape[1]
+    candidates: list[tuple[float, int, Linear, NDArray[np.int64]]] = []
     for way in keeps(context.view, _share(choice)):
         small, products = _smaller(context.biased, *way)
         part = replace(aim.moments, gram=aim.gram[:, products][:, :, products], cross=cross[:, :, products])
