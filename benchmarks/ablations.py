@@ -24,13 +24,14 @@ import numpy as np
 import onnx
 from catalogue_page import between
 from catalogue_rows import ROOT, state
-from everywhere import SHIPPED, Subject, everywhere, names, parts_of, subject
+from everywhere import SHIPPED, Subject, chosen, names, parts_of, subject
 from numpy.typing import NDArray
 from performance import table
 
 from costmodels import write_aside
 from planner.accuracy import Evaluator, compare
 from planner.approximations.base import Context, Replacement
+from planner.approximations.prune import Criterion
 from planner.calibration import Calibration
 from planner.choices import approximation
 from planner.epilogue import Epilogue
@@ -51,20 +52,28 @@ class Variant:
         refit: Whether the layers behind are refitted.
         instead: Other ways to apply single choices, by their names.
         method: How the grids of quantised tensors are placed.
+        criterion: By what the channels that go are chosen.
     """
 
     name: str
     refit: bool = True
     instead: Instead = dataclasses.field(default_factory=dict)
     method: str = BEST
+    criterion: Criterion = "surgeon"
 
     def model(self, subject: Subject, choice: str) -> onnx.ModelProto:
         """Rewrite a network under a choice everywhere."""
         calibration = subject.calibration
         if self.method != BEST:
             calibration = Calibration(subject.graph, calibration.images, method=self.method)
-        chosen = everywhere(subject.offered, choice)
-        return apply(subject.graph, chosen, calibration, refit=self.refit, instead=self.instead).model
+        return apply(
+            subject.graph,
+            chosen(subject, choice),
+            calibration,
+            refit=self.refit,
+            instead=self.instead,
+            criterion=self.criterion,
+        ).model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +217,17 @@ ABLATIONS = (
         "or the divergence is least, or by the method that keeps the logits best on validation images",
         choices=_offered("int8", "int8@u7"),
         variants=lambda _: (*(Variant(name=method, method=method) for method in METHODS), Variant(name="best of them")),
+    ),
+    Ablation(
+        name="masks",
+        question="Channels that go are those of the least weights, or those whose consumers can best make up for them",
+        choices=lambda subject: [choice for choice in names(subject) if choice.startswith(f"{EXACT}:")],
+        variants=lambda _: (
+            Variant(name="norm", refit=False, criterion="norm"),
+            Variant(name="surgeon", refit=False),
+            Variant(name="norm, refit", criterion="norm"),
+            Variant(name="surgeon, refit"),
+        ),
     ),
     Ablation(
         name="refit",

@@ -25,7 +25,7 @@ import numpy as np
 import onnx
 from catalogue_page import write_tables
 from catalogue_rows import ROOT, Row, Rows, Timing, state
-from everywhere import SHIPPED, Subject, everywhere, names, parts_of, subject
+from everywhere import SHIPPED, Subject, chosen, names, parts_of, subject
 from layers import constant_bytes
 from numpy.typing import NDArray
 from quantised import quantise
@@ -70,7 +70,7 @@ class Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.images = subject.images(count)
         self.labels = subject.data.test.labels[: len(self.images)]
-        artefact, self._exact_s, _ = self._build(EXACT)
+        artefact, *_ = self._build(EXACT)
         self.exact_bytes = artefact.trace(subject.name, self.images[:1]).weight_bytes
         self.exact_logits = artefact.run(subject.name, self.images)
 
@@ -109,12 +109,12 @@ class Bench:
     def _build(self, choice: str) -> tuple[Artefact, float, int]:
         """Rewrite, compile and link; give the artefact, the seconds, and how many layers took the choice."""
         subject, begin = self.subject, time.perf_counter()
-        chosen = everywhere(subject.offered, choice)
-        rewritten = apply(subject.graph, chosen, subject.calibration)
+        taken = chosen(subject, choice)
+        rewritten = apply(subject.graph, taken, subject.calibration)
         entry = Entry(name=subject.name, model=rewritten.model, nodes=rewritten.nodes)
         export(compile_networks([entry], host_target(1)), self.library(choice))
-        taken = sum(bool(parts_of(found)) for found in chosen.values())
-        return Artefact.load(self.library(choice)), time.perf_counter() - begin, taken
+        layers = sum(found != EXACT for found in taken.values()) if choice != EXACT else 0
+        return Artefact.load(self.library(choice)), time.perf_counter() - begin, layers
 
     def _row(
         self,

@@ -11,14 +11,21 @@ from numpy.typing import NDArray
 
 import planner
 from planner.calibration import Calibration
-from planner.choices import MASK, modules
+from planner.choices import MASK, Choice, modules
 from planner.dataset import Dataset
 from planner.graph import LayerGraph
+from planner.mask_choices import everywhere as masked
+from planner.mask_choices import share_of
+from planner.masks import masks_of
 from planner.rewrite import EXACT, applicable
 
 SHIPPED = ("quick", "resnet8", "vggs", "vgg16q")
 ARITHMETIC = "int8"
 """What is composed with every other choice, beside what the default catalogue composes."""
+MASKED = ("exact", "int8", "int4w+int8", "spatial@0.5+int8")
+"""Choices that are measured with masks too."""
+WHOLE_SUMS = ", sums whole"
+"""Behind a choice with masks: classes whose channels are sums of several layers' keep them all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,7 +73,7 @@ def subject(network: str, data: Path) -> Subject:
 
 
 def names(subject: Subject) -> tuple[str, ...]:
-    """Return the choices worth a row: every single one, the compositions of the default catalogue, those with int8."""
+    """Return the choices worth a row: every single one, the compositions that usually pay, those with int8, masks."""
     every = list(dict.fromkeys(choice for offered in subject.offered.values() for choice in offered))
     usual = {choice for offered in applicable(subject.graph, "default").values() for choice in offered}
 
@@ -74,7 +81,11 @@ def names(subject: Subject) -> tuple[str, ...]:
         parts = parts_of(choice)
         return len(parts) < 2 or choice in usual or (len(parts) == 2 and parts[-1] == ARITHMETIC)
 
-    return tuple(choice for choice in every if is_wanted(choice))
+    shares = [share_of(name) for module in modules().values() if module.KIND == MASK for name in module.CHOICES]
+    masks = [f"{base}:{share}>{share}" for base in MASKED if base in every for share in shares]
+    if any(item.is_sum for item in masks_of(subject.graph).prunable):
+        masks += [f"{choice}{WHOLE_SUMS}" for choice in masks]
+    return (*(choice for choice in every if is_wanted(choice)), *masks)
 
 
 def parts_of(choice: str) -> tuple[str, ...]:
@@ -83,7 +94,37 @@ def parts_of(choice: str) -> tuple[str, ...]:
     >>> parts_of("spatial@0.5+int8"), parts_of("exact+winograd"), parts_of("exact")
     (('spatial@0.5', 'int8'), ('winograd',), ())
     """
-    return tuple(part for part in choice.split("+") if part != EXACT)
+    return tuple(part for part in choice.partition(":")[0].split("+") if part != EXACT)
+
+
+def chosen(subject: Subject, choice: str) -> dict[str, str]:
+    """Put a choice everywhere in a network; one with masks in all classes of channels that can lose some.
+
+    Args:
+        subject: The network.
+        choice: A choice; ``int8:0.75>0.75`` where all classes are to keep three quarters.
+
+    Returns:
+        A choice for each layer.
+    """
+    base, colon, masks = choice.partition(":")
+    if not colon:
+        return everywhere(subject.offered, choice)
+    share = masks.partition(">")[0]
+    # What a layer is offered depends on what is left of it.
+    ways = [
+        masked(subject.graph, share, what, sums=not choice.endswith(WHOLE_SUMS)) for what in (*_parts_left(base), EXACT)
+    ]
+    return {
+        layer: next((way[layer] for way in ways if Choice.parse(way[layer]).parts), ways[-1][layer])
+        for layer in ways[0]
+    }
+
+
+def _parts_left(choice: str) -> tuple[str, ...]:
+    """Return a composition and what it may come down to: what comes first, its structure, is left the soonest."""
+    parts = parts_of(choice)
+    return (choice, *("+".join(parts[first:]) for first in range(1, len(parts))), *parts[:-1])
 
 
 def everywhere(offered: Mapping[str, Iterable[str]], choice: str) -> dict[str, str]:
@@ -100,11 +141,5 @@ def everywhere(offered: Mapping[str, Iterable[str]], choice: str) -> dict[str, s
     >>> everywhere(offered, "int4w+int8")
     {'conv1': 'int8', 'conv2': 'int4w+int8', 'pool1': 'exact'}
     """
-    parts = parts_of(choice)
-    # What comes last is the cheapest to leave: its arithmetic, then its storage, are tried before its structure.
-    fallbacks = [choice, *("+".join(parts[first:]) for first in range(1, len(parts))), *parts[:-1]]
-    chosen = {}
-    for layer, names_of_layer in offered.items():
-        there = set(names_of_layer)
-        chosen[layer] = next((name for name in fallbacks if name in there), EXACT)
-    return chosen
+    there = {layer: set(names_of_layer) for layer, names_of_layer in offered.items()}
+    return {layer: next((name for name in _parts_left(choice) if name in there[layer]), EXACT) for layer in there}

@@ -30,6 +30,7 @@ from planner.refit import Aim, aim_at
 if TYPE_CHECKING:
     import onnx
 
+    from planner.approximations.prune import Criterion
     from planner.graph import LayerGraph
     from planner.grids import Grid
 
@@ -75,6 +76,7 @@ def apply(
     *,
     refit: bool = True,
     instead: Mapping[str, Callable[[Context, str], Replacement]] | None = None,
+    criterion: Criterion = "surgeon",
 ) -> Rewritten:
     """Rewrite a network under a choice for each layer.
 
@@ -85,6 +87,7 @@ def apply(
             `Calibration` that keeps what the exact network gives on them from one call to the next.
         refit: Whether layers behind an approximated one are refitted to the exact network's outputs.
         instead: Other ways to apply single choices, by their names, to compare them with what is done otherwise.
+        criterion: By what the channels that go are chosen, likewise.
 
     Returns:
         The rewritten network. Where every choice is ``exact`` it is the exact network itself.
@@ -97,7 +100,7 @@ def apply(
     elif calibration.graph is not graph:
         raise InputError(f"the calibration belongs to another network than {graph.name!r}")
     chosen = parsed(graph, choices)
-    calibration = pruned(calibration, chosen)
+    calibration = pruned(calibration, chosen, criterion)
     checked(graph, calibration.views, chosen)
     arrays: dict[str, NDArray[Any]] = dict(calibration.arrays)
     by_name = {node.name: node for node in calibration.nodes}

@@ -11,7 +11,7 @@ import pytest
 import samples
 from catalogue_page import between
 from catalogue_rows import Row, Rows, Timing
-from everywhere import everywhere, names, subject
+from everywhere import chosen, everywhere, names, subject
 
 
 @pytest.fixture
@@ -118,6 +118,18 @@ def test_a_layer_takes_as_much_of_a_composition_as_it_offers() -> None:
         "pool1": "exact",
     }
     assert set(everywhere(offered, "int4w").values()) == {"int4w", "exact"}
+
+
+def test_a_mask_everywhere_leaves_each_layer_what_it_is_offered_then(small: tuple[str, ...]) -> None:
+    found = subject(small[1], Path(small[3]))
+    assert {"exact:0.75>0.75", "int4w+int8:0.5>0.5"} <= set(names(found))
+    assert chosen(found, "int8") == everywhere(found.offered, "int8")
+    masked = chosen(found, "int4w+int8:0.75>0.75")
+    # What is left of the second convolution reads 9 channels, too few for groups of int4.
+    assert masked["conv1"] == "int8:1>0.75"
+    assert masked["conv2"] == "int8:0.75>0.75"
+    assert masked["dense1"] == "int4w+int8:0.75>0.75"
+    assert masked["dense2"] == "int4w+int8:0.75>1"
 
 
 def test_rows_are_found_by_network_choice_and_state(tmp_path: Path) -> None:
