@@ -61,12 +61,12 @@ def offer(view: LayerView) -> Offer:
     if view.first and view.is_conv:
         return Offer(reason="it is the first convolution, which costs much accuracy and little time")
     ranks: dict[int, str] = {}
-    for name in CHOICES:
+    for name in sorted(CHOICES, key=ON_REQUEST.__contains__):  # of one rank, the name that need not be asked for
         ranks.setdefault(rank_of(linear.outputs, linear.depth, _share(name)), name)
     ranks.pop(0, None)
     if not ranks:
         return Offer(reason=f"{linear.outputs} x {linear.depth} weights are too few: the rank would be 0")
-    return Offer(choices=tuple(ranks.values()))
+    return Offer(choices=tuple(name for name in CHOICES if name in ranks.values()))
 
 
 def factorise(linear: Linear, moments: Moments, rank: int) -> Factors:

@@ -69,12 +69,12 @@ def offer(view: LayerView) -> Offer:
     if view.first:
         return Offer(reason="it is the first convolution, which costs much accuracy and little time")
     ranks: dict[int, str] = {}
-    for name in CHOICES:
+    for name in sorted(CHOICES, key=ON_REQUEST.__contains__):  # of one rank, the name that need not be asked for
         ranks.setdefault(rank_of(linear, _share(name)), name)
     ranks.pop(0, None)
     if not ranks:
         return Offer(reason=f"filters of shape {linear.weight.shape} are too small")
-    return Offer(choices=tuple(ranks.values()))
+    return Offer(choices=tuple(name for name in CHOICES if name in ranks.values()))
 
 
 def factorise(linear: Linear, moments: Moments, rank: int, start: tuple[Float64, Float64] | None = None) -> Factors:
