@@ -102,6 +102,7 @@ def build(
                     exact=_save(folder, f"onnx/{name}.exact.onnx", graph.model),
                     nodes=dict(new.nodes),
                     exact_nodes={layer.name: layer.nodes for layer in graph.layers},
+                    activations=new.activations,
                 )
             )
         chosen = dict(target) if target is not None else compiler.host_target(threads)
@@ -188,6 +189,7 @@ class _Source:
     exact: tuple[str, str]
     nodes: Mapping[str, tuple[str, ...]]
     exact_nodes: Mapping[str, tuple[str, ...]]
+    activations: str
 
 
 class _Folder:
@@ -287,6 +289,7 @@ def _make(folder: Path, sources: Sequence[_Source], plan: Plan, recipe: Recipe, 
                 exact_onnx=source.exact[0],
                 exact_onnx_sha256=source.exact[1],
                 exact_nodes=dict(source.exact_nodes),
+                activations=source.activations,
                 layers=layers,
                 latency_bound_ns=plan.budget.latency_ns(source.name),
                 latency_ns=plan.latency_ns[source.name],

@@ -13,6 +13,7 @@ from planner.approximations.base import LayerView
 from planner.batching import batchable
 from planner.draft import attributes
 from planner.epilogue import Epilogue, epilogue_of
+from planner.equalisation import equalised
 from planner.errors import InputError
 from planner.execution import BATCH, run_nodes
 from planner.linear import Moments, linear_of, moments, output_rows, sample
@@ -105,6 +106,8 @@ class Calibration:
         *,
         validation: Float32 | None = None,
         method: str = BEST,
+        equalise: bool | None = None,
+        arrays: Mapping[str, NDArray[Any]] | None = None,
         threads: int = 1,
     ) -> None:
         """Check the images against the network; nothing runs yet.
@@ -114,6 +117,9 @@ class Calibration:
             images: Calibration images as the network takes them, ``[image][channel][row][column]``.
             validation: Images that the method is chosen by, likewise; without any ``best`` is the least squared error.
             method: How grids of quantised tensors are placed: a method of `planner.ranges`, or ``best``.
+            equalise: Whether a network that computes with bytes is equalised first (`planner.equalisation`); None for
+                where the validation images say so.
+            arrays: Constants in place of the network's own; they compute the same.
             threads: Threads of onnxruntime.
 
         Raises:
@@ -129,20 +135,22 @@ class Calibration:
             raise InputError(f"model {graph.name!r}: there are no calibration images")
         self.graph = graph
         self.images = images
-        self.arrays = arrays_of(graph.model)
+        self.arrays = arrays_of(graph.model) if arrays is None else dict(arrays)
         self.views = {view.name: view for view in views_of(graph, self.arrays)}
         self.opset = opset_of(graph.model)
         self.batch = BATCH if batchable(graph.model, graph.shapes) else 1
         self.last_use = {tensor: index for index, layer in enumerate(graph.layers) for tensor in layer.inputs}
         self.last_use[graph.output_name] = len(graph.layers)
         self._threads = threads
-        self._anchors = {node.name: node for node in graph.model.graph.node}
+        self._anchors: dict[str, onnx.NodeProto] = {node.name: node for node in graph.model.graph.node}
         self._exact: dict[str, Float32] = {}
         self._moments: dict[str, Moments] = {}
         self._targets: dict[str, Float32] = {}
         self._epilogues: dict[str, Epilogue] = {}
         self.grids = TensorGrids(self, validation, method)
         self.removals: dict[tuple[str, str], NDArray[np.int64]] = {}
+        self._equalise = equalise
+        self._equalised: Calibration | None = None
 
     @classmethod
     def of(cls, graph: LayerGraph, dataset: Dataset, *, threads: int = 1) -> Calibration:
@@ -181,6 +189,31 @@ class Calibration:
             values = self.run(list(self.graph.model.graph.node), self.arrays, feeds, wanted)
             self._exact = {**values, self.graph.input_name: self.images}
         return self._exact[tensor]
+
+    def in_bytes(self, dtype: str) -> Calibration:
+        """Return what a network that computes in a quantised format is made from: this, or the same equalised.
+
+        Both compute the same in float32, to the last bit.
+        """
+        if self._equalise is False or (self._equalise is None and not self.grids.can_judge):
+            return self
+        if self._equalised is None:
+            arrays = equalised(self.graph, self.views, self.arrays, self.exact)
+            if all(arrays[name] is array for name, array in self.arrays.items()):
+                self._equalise = False
+                return self
+            self._equalised = Calibration(
+                self.graph,
+                self.images,
+                validation=self.grids.validation,
+                method=self.grids.method,
+                equalise=False,
+                arrays=arrays,
+                threads=self._threads,
+            )
+        twin = self._equalised
+        better = self._equalise or twin.grids.distance(dtype) < self.grids.distance(dtype)
+        return twin if better else self
 
     def grid(self, tensor: str, dtype: str) -> Grid:
         """Return the grid that a tensor between layers is rounded to in a quantised format."""

@@ -22,6 +22,7 @@ from planner.calibration import Calibration, opset_of
 from planner.choices import EXACT, Choice, applicable, approximation, checked, formats, offers, parsed
 from planner.draft import Draft
 from planner.errors import InputError
+from planner.grids import LEVELS
 from planner.layering import bytes_of, in_order, parameters_of
 from planner.linear import Linear, Moments, moments
 from planner.pruned import pruned
@@ -50,6 +51,7 @@ class Rewritten:
         nodes: Names of the nodes of ``model`` that each layer became; together they are all of its nodes.
         parameter_bytes: Bytes of the weights, biases and scales of each layer.
         refit: Whether layers behind an approximated one were refitted.
+        activations: How the grids of tensors of bytes were placed; nothing where there are none.
     """
 
     graph: LayerGraph
@@ -58,6 +60,7 @@ class Rewritten:
     nodes: Mapping[str, tuple[str, ...]] = field(repr=False)
     parameter_bytes: Mapping[str, int] = field(repr=False)
     refit: bool
+    activations: str = ""
 
     def __post_init__(self) -> None:
         """Check that every layer has a choice and that its nodes are those of the model."""
@@ -100,6 +103,11 @@ def apply(
     elif calibration.graph is not graph:
         raise InputError(f"the calibration belongs to another network than {graph.name!r}")
     chosen = parsed(graph, choices)
+    formed = next((dtype for dtype in LEVELS if any(choice.dtype == dtype for choice in chosen.values())), None)
+    given, activations = calibration, ""
+    if formed is not None:
+        calibration = given.in_bytes(formed)
+        activations = calibration.grids.chosen(formed) + (", equalised" if calibration is not given else "")
     calibration = pruned(calibration, chosen, criterion)
     checked(graph, calibration.views, chosen)
     arrays: dict[str, NDArray[Any]] = dict(calibration.arrays)
@@ -131,7 +139,8 @@ def apply(
         arrays.update(joined.arrays)
         stored |= dict.fromkeys(layer.outputs if writes != "float32" else (), writes)
         present = {name: array for name, array in present.items() if calibration.last_use[name] > index}
-    return _assemble(graph, {name: str(choice) for name, choice in chosen.items()}, nodes, arrays, refit=refit)
+    names = {name: str(choice) for name, choice in chosen.items()}
+    return _assemble(graph, names, nodes, arrays, refit=refit, activations=activations)
 
 
 def _last_needed(views: Mapping[str, LayerView], chosen: Mapping[str, Choice], *, refit: bool) -> int:
@@ -247,6 +256,7 @@ def _assemble(
     arrays: Mapping[str, NDArray[Any]],
     *,
     refit: bool,
+    activations: str,
 ) -> Rewritten:
     """Put the layers' nodes together to a model and count the bytes of their weights."""
     from onnx import helper
@@ -272,4 +282,5 @@ def _assemble(
             for layer, names in nodes.items()
         },
         refit=refit,
+        activations=activations,
     )

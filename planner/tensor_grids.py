@@ -85,6 +85,7 @@ class TensorGrids:
 
     Attributes:
         method: A method of `planner.ranges`, or ``best``.
+        validation: Images that it is chosen by, ``[image]...``, or None.
     """
 
     def __init__(self, calibration: Calibration, validation: Float32 | None, method: str) -> None:
@@ -105,11 +106,12 @@ class TensorGrids:
             )
         self.method = method
         self._calibration = calibration
-        self._validation = validation
+        self.validation = validation
         self._roots = roots(calibration.graph)
         self._histograms: dict[str, Histogram] = {}
         self._grids: dict[tuple[str, str, str], Grid] = {}
         self._chosen: dict[str, str] = {}
+        self._distances: dict[tuple[str, str], float] = {}
         self._judged: _Judged | None = None
 
     def grid(self, tensor: str, dtype: str) -> Grid:
@@ -120,12 +122,20 @@ class TensorGrids:
         """Return the method that places the grids of a format."""
         if self.method != BEST:
             return self.method
-        if self._validation is None:
+        if self.validation is None:
             return DEFAULT
         if dtype not in self._chosen:
-            found = {method: self.judge(dtype, method) for method in METHODS}
-            self._chosen[dtype] = min(found, key=lambda method: found[method])
+            self._chosen[dtype] = min(METHODS, key=lambda method: self.judge(dtype, method))
         return self._chosen[dtype]
+
+    @property
+    def can_judge(self) -> bool:
+        """Whether there are validation images."""
+        return self.validation is not None
+
+    def distance(self, dtype: str) -> float:
+        """Return how far the method that is taken leads the rounded network's logits from the exact ones."""
+        return self.judge(dtype, self.chosen(dtype))
 
     def judge(self, dtype: str, method: str) -> float:
         """Return how far a method takes the rounded network's logits from the exact ones; see `divergence`.
@@ -133,9 +143,11 @@ class TensorGrids:
         Raises:
             InputError: There are no validation images.
         """
-        judged = self._reference()
-        grids = {root: self._placed(root, dtype, method) for root in dict.fromkeys(self._roots.values())}
-        return divergence(self._rounded(judged.images, grids, dtype), judged.logits)
+        if (dtype, method) not in self._distances:
+            judged = self._reference()
+            grids = {root: self._placed(root, dtype, method) for root in dict.fromkeys(self._roots.values())}
+            self._distances[dtype, method] = divergence(self._rounded(judged.images, grids, dtype), judged.logits)
+        return self._distances[dtype, method]
 
     def _placed(self, root: str, dtype: str, method: str) -> Grid:
         key = (root, dtype, method)
@@ -147,9 +159,9 @@ class TensorGrids:
 
     def _reference(self) -> _Judged:
         if self._judged is None:
-            if self._validation is None:
+            if self.validation is None:
                 raise InputError(f"model {self._calibration.graph.name!r}: no validation images to judge grids by")
-            images, graph = self._validation[:_IMAGES], self._calibration.graph
+            images, graph = self.validation[:_IMAGES], self._calibration.graph
             logits = self._run(list(graph.model.graph.node), self._calibration.arrays, images)
             self._judged = _Judged(images=images, logits=logits)
         return self._judged

@@ -61,6 +61,7 @@ class NetworkConfig(_Strict):
     exact_onnx_sha256: str = Field(description="SHA-256 of that file")
     exact_nodes: dict[str, tuple[str, ...]] = Field(description="nodes of each layer of the exact network")
     layers: tuple[LayerConfig, ...] = Field(description="layers in topological order")
+    activations: str = Field(default="", description="how grids of tensors of bytes were placed; empty where none are")
     latency_bound_ns: int | None = Field(description="bound on the latency, nanoseconds; null where it does not bind")
     latency_ns: int = Field(ge=0, description="predicted latency, nanoseconds")
     loss: float = Field(ge=0, description="predicted loss, the sum over its layers")
