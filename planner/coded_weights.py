@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from planner import code_planes
+from planner.code_planes import PLANES
 from planner.draft import attributes
 from planner.errors import InputError
 
@@ -23,11 +25,8 @@ if TYPE_CHECKING:
 
     import onnx
 
-__all__ = ["PLANES", "Coded", "read"]
+__all__ = ["Coded", "read"]
 
-PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,)}
-"""Bits of a code that each plane holds, the lowest first."""
-_BYTE = 8
 _WHOLE_BITS = 4
 """Bits of the whole numbers that ONNX has a type for."""
 
@@ -127,7 +126,7 @@ class Coded:
         if self.bits == _WHOLE_BITS and self.table is None:
             kind = helper.tensor_dtype_to_np_dtype(TensorProto.INT4)
             return [], {f"{weight}.int4": (self.codes.astype(np.int8) - 8).astype(kind)}
-        nodes, arrays, codes = self._planes(weight)
+        nodes, arrays, codes = code_planes.written(weight, self.codes, self.bits)
 
         def add(op: str, inputs: Sequence[str], role: str, **settings: Any) -> str:
             nodes.append(helper.make_node(op, list(inputs), [f"{weight}.{role}"], name=f"{weight}.{role}", **settings))
@@ -141,49 +140,6 @@ class Coded:
             arrays[f"{weight}.half"] = np.array(1 << (self.bits - 1), np.int32)
             add("Cast", [add("Sub", [index, f"{weight}.half"], "centred")], "numbers", to=TensorProto.INT8)
         return nodes, arrays
-
-    def _planes(self, weight: str) -> tuple[list[onnx.NodeProto], dict[str, NDArray[Any]], str]:
-        """Write the codes; also give the name of what holds them."""
-        from onnx import helper
-
-        outputs, inputs, *taps = self.codes.shape
-        widths = PLANES[self.bits]
-        full = -(-inputs * min(widths) // _BYTE) * _BYTE // min(widths)
-        padded = np.pad(self.codes, [(0, 0), (0, full - inputs), *[(0, 0)] * len(taps)])
-        nodes: list[onnx.NodeProto] = []
-        arrays: dict[str, NDArray[Any]] = {f"{weight}.shape": np.array([outputs, full, *taps], np.int64)}
-
-        def add(op: str, inputs: Sequence[str], role: str, **settings: str) -> str:
-            nodes.append(helper.make_node(op, list(inputs), [f"{weight}.{role}"], name=f"{weight}.{role}", **settings))
-            return f"{weight}.{role}"
-
-        found, low = "", 0
-        for width in widths:
-            each, mask = _BYTE // width, (1 << width) - 1
-            shifts = (np.arange(each, dtype=np.uint8) * width).reshape(each, *[1] * len(taps))
-            field = (padded >> low & mask).reshape(outputs, full // each, each, *taps)
-            plane, name = np.bitwise_or.reduce(field << shifts, axis=2, keepdims=True), f"plane{low}"
-            arrays |= {
-                f"{weight}.{name}": plane,
-                f"{weight}.{name}.shifts": shifts,
-                f"{weight}.{name}.mask": np.array(mask, np.uint8),
-            }
-            bits = add("BitShift", [f"{weight}.{name}", f"{weight}.{name}.shifts"], f"{name}.bits", direction="RIGHT")
-            bits = add("BitwiseAnd", [bits, f"{weight}.{name}.mask"], f"{name}.masked")
-            bits = add("Reshape", [bits, f"{weight}.shape"], f"{name}.flat")
-            if found:
-                arrays[f"{weight}.{name}.place"] = np.array(low, np.uint8)
-                bits = add("BitShift", [bits, f"{weight}.{name}.place"], f"{name}.high", direction="LEFT")
-                bits = add("BitwiseOr", [found, bits], f"{name}.joined")
-            found, low = bits, low + width
-        if full != inputs:
-            arrays |= {
-                f"{weight}.first": np.array([0], np.int64),
-                f"{weight}.behind": np.array([inputs], np.int64),
-                f"{weight}.axis": np.array([1], np.int64),
-            }
-            found = add("Slice", [found, f"{weight}.first", f"{weight}.behind", f"{weight}.axis"], "codes")
-        return nodes, arrays, found
 
 
 def read(output: str, makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, NDArray[Any]]) -> Coded | None:
@@ -246,35 +202,5 @@ def _numbers(
     bits = next((n for n in PLANES if 1 << n == size), 0)
     if not bits or source is None or source.op_type != "Cast" or attributes(source)["to"] != _INT32:
         return None
-    codes = _computed(source.input[0], makers, constants)
+    codes = code_planes.computed(source.input[0], makers, constants)
     return None if codes is None or codes.dtype != np.uint8 or int(codes.max()) >> bits else (codes, bits, table)
-
-
-def _computed(
-    name: str, makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, NDArray[Any]]
-) -> NDArray[Any] | None:
-    """Compute what planes are taken apart to; None where anything else has a part in it."""
-    if name in constants:
-        return constants[name]
-    node = makers.get(name)
-    if node is None:
-        return None
-    values = [_computed(item, makers, constants) for item in node.input]
-    operands = [value for value in values if value is not None]
-    if len(operands) < len(values):
-        return None
-    if node.op_type == "BitShift":
-        shift = np.left_shift if attributes(node)["direction"] == b"LEFT" else np.right_shift
-        found: NDArray[Any] = shift(*operands)
-        return found
-    if node.op_type in {"BitwiseAnd", "BitwiseOr"}:
-        joined: NDArray[Any] = (np.bitwise_and if node.op_type == "BitwiseAnd" else np.bitwise_or)(*operands)
-        return joined
-    if node.op_type == "Reshape":
-        return operands[0].reshape([int(size) for size in operands[1]])
-    if node.op_type == "Slice" and len(operands) == 4:
-        within = [slice(None)] * operands[0].ndim
-        for first, behind, axis in zip(*operands[1:], strict=True):
-            within[int(axis)] = slice(int(first), int(behind))
-        return operands[0][tuple(within)]
-    return None

@@ -204,7 +204,9 @@ def fitted_codebook(problem: Problem, size: int) -> tuple[Codebook, Float64]:
         inside = total[ends[1:]] - total[ends[:-1]]
         moved = (first[ends[1:]] - first[ends[:-1]]) / np.where(inside > 0, inside, 1.0)
         levels = np.sort(np.where(inside > 0, moved, levels))
-    unit = np.abs(levels).max() / _LARGEST
+    if not problem.weights.any(axis=1).all():
+        levels[np.argmin(np.abs(levels))] = 0.0  # an output that is nothing stays so
+    unit = (np.abs(levels).max() or 1.0) / _LARGEST
     return Codebook(levels=np.rint(levels / unit).astype(np.int64)), spread * unit
 
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from tvm import relax
 
-from planner import coded_weights
+from planner import coded_weights, power_weights
 from planner.draft import attributes
 from planner.schedules import naming
+from planner.schedules.powers import PowerFilters
 from planner.schedules.storage import Codes
 from planner.segments import Segment
 
@@ -51,7 +52,7 @@ def emit(
         return segment, values
     hint = naming.tag(*place, "weights")
     for name, weights in taken.items():
-        if isinstance(weights, Codes):
+        if isinstance(weights, Codes | PowerFilters):
             values[name] = weights.emit(builder, hint)
         else:
             values[name] = builder.emit(relax.const(weights), name_hint=hint)
@@ -81,7 +82,7 @@ def _from_constants(segment: Segment) -> dict[str, onnx.NodeProto]:
 
 def _weights(
     name: str, makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, NDArray[Any]]
-) -> Codes | NDArray[np.float32] | None:
+) -> Codes | PowerFilters | NDArray[np.float32] | None:
     """Read weights in a form that the importer does not know; None where it is another one."""
     node = makers[name]
     coded = coded_weights.read(name, makers, constants)
@@ -95,6 +96,16 @@ def _weights(
             block=coded.block,
             scales=coded.scale,
             outputs=0,
+        )
+    powers = power_weights.read(name, makers, constants)
+    if powers is not None:
+        return PowerFilters(
+            codes=powers.codes,
+            places=powers.places,
+            basis=powers.basis,
+            scales=powers.scale,
+            kept=powers.kept,
+            numbers=powers.numbers,
         )
     if node.op_type != "DequantizeLinear" or any(i not in constants for i in node.input if i):
         return None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from planner.coded_weights import Coded
     from planner.layering import Shape
     from planner.linear import Moments
+    from planner.power_weights import Powers
 
 __all__ = ["FEWEST_INPUTS", "as_codes", "clustered", "in_steps", "reason_against"]
 
@@ -112,7 +113,7 @@ def clustered(linear: Linear, found: Moments, positions: int, *, bits: int) -> C
     )
 
 
-def as_codes(context: Context, encode: Callable[[Linear, Moments, int], Coded]) -> Replacement:
+def as_codes(context: Context, encode: Callable[[Linear, Moments, int], Coded | Powers | None]) -> Replacement:
     """Store the weights of whatever stands for an anchor as codes, and put what that does to means into the bias.
 
     After Nagel, van Baalen, Blankevoort and Welling, *Data-free quantization through weight equalization and bias
@@ -120,7 +121,8 @@ def as_codes(context: Context, encode: Callable[[Linear, Moments, int], Coded]) 
 
     Args:
         context: The layer.
-        encode: Gives the codes of weights whose inputs have such moments, and are so many places of each channel.
+        encode: Gives the codes of weights whose inputs have such moments, and are so many places of each channel; None
+            where they had better stay.
 
     Returns:
         The replacement, with operators that widen the weights in front of each node that reads them.
@@ -134,6 +136,9 @@ def as_codes(context: Context, encode: Callable[[Linear, Moments, int], Coded]) 
             continue
         found = _moments(context, Replacement(nodes=(*nodes, node), arrays=arrays), linear)
         coded = encode(linear, found, 1 if nodes else context.view.positions)
+        if coded is None:
+            nodes.append(node)
+            continue
         weight = node.input[1]
         copy = type(node)()
         copy.CopyFrom(node)

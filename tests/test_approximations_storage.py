@@ -46,7 +46,8 @@ def entry_of(found) -> Entry:
 def test_a_storage_on_request_is_no_part_of_the_default(graph, choice: str) -> None:
     assert choice not in applicable(graph)["hidden"]
     assert choice in applicable(graph, choice)["hidden"]
-    assert f"lowrank@0.5+{choice}" in applicable(graph, ["lowrank", choice])["hidden"]
+    module = choice.partition("@")[0]
+    assert f"lowrank@0.5+{choice}" in applicable(graph, ["lowrank", module])["hidden"]
 
 
 def test_int4_is_offered_where_it_saves_bytes(graph, tmp_path) -> None:
@@ -114,6 +115,16 @@ def test_factors_are_stored_in_4_bits_where_they_have_enough_inputs(graph) -> No
     found = apply(graph, {"conv": "lowrank@0.5+int4w"}, calibration, refit=False)
     widened = [node.input[1] for node in found.model.graph.node if node.op_type == "Conv"]
     assert "conv.reduce.weight.float32" in widened
+    assert_as_onnxruntime(entry_of(found))
+
+
+def test_powers_of_two_are_offered_where_a_basis_has_columns_to_join(graph) -> None:
+    assert offers(graph)["conv"]["po2"].choices == ("po2@0.5", "po2@0.25")
+    assert "single column" in offers(graph)["hidden"]["po2"].reason
+    assert "3 inputs" in offers(graph)["stem"]["po2"].reason
+    found = apply(graph, {"conv": "po2@0.5"}, images(graph.model, IMAGES), refit=False)
+    coefficients, places, basis = 24 * 16 * 9 // 2, 24 * 16 * 3 // 4, 24 * 9
+    assert found.parameter_bytes["conv"] == coefficients + places + basis + 24 * 4 * 2
     assert_as_onnxruntime(entry_of(found))
 
 

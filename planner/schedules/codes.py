@@ -79,6 +79,16 @@ class Form:
         """The code of 0 where there is no table."""
         return 1 << (self.bits - 1)
 
+    def decoder(self, operands: Sequence[te.Tensor], shape: Sequence[int], group: int) -> Decoder:
+        """Take the operands of a convolution, packed by :func:`blocked.pack_convolution`.
+
+        Args:
+            operands: As :meth:`Decoder.of` takes them.
+            shape: Of the numbers: blocks of outputs, of inputs, rows, columns, inputs of a block, lanes.
+            group: Inputs of a block.
+        """
+        return Decoder.of(self, operands, shape, figures_of_channels(self, operands, group))
+
     def parts(self, words: int, lanes: int) -> int:
         """Choose into how many parts lanes are cut, each with rows of its own, so that rows come in whole chunks."""
         fitting = (n for n in range(1, lanes + 1) if lanes % n == 0 and words * n % self.chunk == 0)
@@ -173,6 +183,11 @@ class Decoder:
         )
 
     @property
+    def deep(self) -> int:
+        """Inputs whose codes share words."""
+        return self.form.chunk * INPUTS
+
+    @property
     def lanes_together(self) -> int:
         """Lanes whose codes lie side by side."""
         return self.lanes // self.form.parts(self.words, self.lanes)
@@ -198,6 +213,11 @@ class Decoder:
         if not self.form.scaled or self.figures is None or self.place is None:
             return number
         return number * self.figures[tuple(self.place(*front, depth, lane))]
+
+    def code(self, front: Sequence[Any], depth: Any, lane: Any) -> Any:
+        """Give one code as a ``uint32`` expression."""
+        shift = tirx.Cast("uint32", depth % INPUTS * _BYTE)
+        return (self._code(front, depth // INPUTS, lane) >> shift) & _const((1 << self.form.bits) - 1)
 
     def _code(self, front: Sequence[Any], word: Any, lane: Any) -> Any:
         """Give four codes as the bytes of a word."""

@@ -16,6 +16,8 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
+from planner.schedules import powers
+from planner.schedules.powers import PowerFilters
 from planner.schedules.storage import Codes, recognised
 
 
@@ -34,7 +36,7 @@ class Weight:
     values: NDArray[np.generic]
     scales: NDArray[np.float32] | None = None
     axis: int = 0
-    codes: Codes | None = None
+    codes: Codes | PowerFilters | None = None
 
     def transposed(self, axes: tuple[int, ...]) -> Weight:
         """Permute the axes."""
@@ -49,7 +51,7 @@ class Weight:
             return None
         return replace(self, scales=np.repeat(self.scales[:1], self.values.shape[axis]), axis=axis)
 
-    def codes_along(self, axis: int) -> Codes | None:
+    def codes_along(self, axis: int) -> Codes | PowerFilters | None:
         """Give the codes that a kernel reads whose inputs lie along an axis; None where there are none such."""
         grouped = self.codes is not None and self.codes.block > 0
         return None if grouped and self.codes is not None and self.codes.axis != axis else self.codes
@@ -100,7 +102,10 @@ class Constants:
 
     @staticmethod
     def _unpacked(call: relax.Call) -> Weight | None:
-        """Read codes."""
+        """Read codes, or powers of two."""
+        filters = powers.recognised(call)
+        if filters is not None:
+            return Weight(filters.numbers, filters.scales, 0, filters)
         codes = recognised(call)
         if codes is None:
             return None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -209,7 +209,22 @@ def decode(packed: te.Tensor, index: Sequence[Any]) -> Any:
     return read if str(packed.dtype) == "float32" else tirx.Cast("float32", read)
 
 
-def unpacked(decoder: Decoder, shape: Sequence[int]) -> te.Tensor:
+class Reader(Protocol):
+    """What reads stored numbers in a kernel."""
+
+    @property
+    def lanes_together(self) -> int:
+        """Lanes whose codes lie side by side."""
+
+    @property
+    def deep(self) -> int:
+        """Inputs whose codes share words."""
+
+    def number(self, front: Sequence[Any], depth: Any, lane: Any) -> Any:
+        """Give one number as a float32 expression."""
+
+
+def unpacked(decoder: Reader, shape: Sequence[int]) -> te.Tensor:
     """Describe weights that are codes as a stage of the kernel that reads them.
 
     Args:
@@ -219,7 +234,7 @@ def unpacked(decoder: Decoder, shape: Sequence[int]) -> te.Tensor:
     Returns:
         float32, for a schedule to inline or to keep for as long as it is read; see :func:`settle`.
     """
-    notes = {LANES: decoder.lanes_together, DEEP: decoder.form.chunk * INPUTS}
+    notes = {LANES: decoder.lanes_together, DEEP: decoder.deep}
     return te.compute(tuple(shape), lambda *i: decoder.number(i[:-2], i[-2], i[-1]), name=UNPACKED, attrs=notes)
 
 

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from tvm import relax, s_tir, te
 
-from planner.schedules import codes, storage, vectors
+from planner.schedules import storage, vectors
 from planner.schedules.blocked import CHANNELS, FeatureMap, pack_convolution
+from planner.schedules.codes import Form
+from planner.schedules.powers import PowersForm
 from planner.schedules.rewriter import FUSABLE, shape_of
 from planner.schedules.scheduling import FamilyRule, Kernel, Parameters
 from planner.schedules.window import Window
@@ -38,7 +40,7 @@ def convolution(
     output: FeatureMap,
     window: Window,
     plain: bool,
-    form: codes.Form | None = None,
+    form: Form | PowersForm | None = None,
 ) -> te.Tensor:
     """Describe a convolution with blocked output.
 
@@ -65,8 +67,7 @@ def convolution(
     weights = packed[0]
     if form is not None:
         shape = (blocks, groups, kernel_h, kernel_w, group, CHANNELS)
-        place = codes.figures_of_channels(form, packed, group)
-        weights = storage.unpacked(codes.Decoder.of(form, packed, shape, place), shape)
+        weights = storage.unpacked(form.decoder(packed, shape, group), shape)
 
     def value(o: Any, p: Any, b: Any) -> Any:
         channel = outer * group + inner

@@ -25,12 +25,12 @@ from planner.schedules.int8.arithmetic import WORD, Grid
 from planner.schedules.int8.maps import ByteMap, StoredBytes, Sums, Total, Union, greater, smaller
 from planner.schedules.int8.targets import Instruction
 from planner.schedules.rewriter import ALONE, FUSABLE, shape_of
+from planner.schedules.storage import Codes
 from planner.schedules.window import Window
 
 if TYPE_CHECKING:
     from planner.schedules.constants import Weight
     from planner.schedules.rewriter import Rewriter
-    from planner.schedules.storage import Codes
 
 _MAP = 4
 """Dimensions of a feature map."""
@@ -154,7 +154,9 @@ def _bytes(weight: Weight | None, *, axis: int) -> _Bytes | None:
         if np.any(scales != scales[0]):
             return None
         scales = np.full(weight.values.shape[axis], scales[0])  # one for all, whichever axis it was noted for
-    return _Bytes(values=weight.values.astype(np.int8, copy=False), scales=scales, codes=weight.codes_along(1 - axis))
+    codes = weight.codes_along(1 - axis)
+    values = weight.values.astype(np.int8, copy=False)
+    return _Bytes(values=values, scales=scales, codes=codes if isinstance(codes, Codes) else None)
 
 
 def _multiply(
