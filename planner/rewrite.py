@@ -115,6 +115,7 @@ def apply(
     last = _last_needed(calibration.views, chosen, refit=refit)
     present: dict[str, NDArray[np.float32]] = {}
     stored: dict[str, str] = {}
+    moved: set[str] = set()
     nodes = {layer.name: [by_name[name] for name in layer.nodes] for layer in graph.layers}
     for index, layer in enumerate(graph.layers):
         choice = chosen[layer.name]
@@ -126,7 +127,8 @@ def apply(
             anchor = nodes[layer.name][0]
             read = {anchor.input[0]: calibration.grid(anchor.input[0], reads)} if reads != "float32" else {}
             ways = {part: (instead or {}).get(part, approximation(part).apply) for part in choice.parts}
-            new = _replaced(calibration, calibration.views[layer.name], anchor, ways, present, read, refit=refit)
+            fits = refit and (_moves(choice) or not moved.isdisjoint(layer.inputs))
+            new = _replaced(calibration, calibration.views[layer.name], anchor, ways, present, read, refit=fits)
             if new is not None:
                 arrays.update(new.arrays)
                 nodes[layer.name][:1] = new.nodes
@@ -134,6 +136,8 @@ def apply(
             feeds = {name: present[name] if name in present else calibration.exact(name) for name in layer.inputs}
             alone = meet(nodes[layer.name], open_ended=True)
             present |= calibration.run(in_order(alone.nodes), arrays | alone.arrays, feeds, layer.outputs)
+        if _moves(choice) or not moved.isdisjoint(layer.inputs):
+            moved.update(layer.outputs)
         joined = meet(nodes[layer.name])
         nodes[layer.name] = list(joined.nodes)
         arrays.update(joined.arrays)
@@ -146,10 +150,18 @@ def apply(
 def _last_needed(views: Mapping[str, LayerView], chosen: Mapping[str, Choice], *, refit: bool) -> int:
     """Return the index of the last layer that is rewritten; -1 where none is."""
     changed = [index for index, choice in enumerate(chosen.values()) if choice.parts]
-    if not changed and not (refit and any(choice.reads for choice in chosen.values())):
-        return -1
-    fitted = [index for index, view in enumerate(views.values()) if view.linear is not None and refit]
-    return max([*changed, *fitted])
+    fits = refit and any(_moves(choice) for choice in chosen.values())
+    fitted = [index for index, view in enumerate(views.values()) if view.linear is not None and fits]
+    return max([*changed, *fitted], default=-1)
+
+
+def _moves(choice: Choice) -> bool:
+    """Tell whether a choice changes values by more than rounding them to 8 bits.
+
+    Layers behind are refitted to nothing less: what rounding adds is noise, of which as much is learnt as is removed.
+    """
+    kinds = {approximation(part).KIND for part in choice.parts}
+    return bool(choice.reads or choice.writes) or not kinds <= {"schedule", "arithmetic"}
 
 
 def _replaced(
