@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import planner
 from planner.calibration import Calibration
-from planner.choices import MASK, Choice, modules
+from planner.choices import MASK, Choice, approximation, modules
 from planner.dataset import Dataset
 from planner.graph import LayerGraph
 from planner.mask_choices import everywhere as masked
@@ -21,7 +21,7 @@ from planner.rewrite import EXACT, applicable
 
 SHIPPED = ("quick", "resnet8", "vggs", "vgg16q")
 ARITHMETIC = "int8"
-"""What is composed with every other choice, beside what the default catalogue composes."""
+"""What is composed with every form of storage, beside what the default catalogue composes."""
 MASKED = ("exact", "int8", "int4w+int8", "spatial@0.5+int8")
 """Choices that are measured with masks too."""
 WHOLE_SUMS = ", sums whole"
@@ -73,13 +73,14 @@ def subject(network: str, data: Path) -> Subject:
 
 
 def names(subject: Subject) -> tuple[str, ...]:
-    """Return the choices worth a row: every single one, the compositions that usually pay, those with int8, masks."""
+    """Return the choices worth a row: every single one, compositions that usually pay, storage in int8, masks."""
     every = list(dict.fromkeys(choice for offered in subject.offered.values() for choice in offered))
     usual = {choice for offered in applicable(subject.graph, "default").values() for choice in offered}
 
     def is_wanted(choice: str) -> bool:
         parts = parts_of(choice)
-        return len(parts) < 2 or choice in usual or (len(parts) == 2 and parts[-1] == ARITHMETIC)
+        stored = len(parts) == 2 and parts[-1] == ARITHMETIC and approximation(parts[0]).KIND == "storage"
+        return len(parts) < 2 or choice in usual or stored
 
     shares = [share_of(name) for module in modules().values() if module.KIND == MASK for name in module.CHOICES]
     masks = [f"{base}:{share}>{share}" for base in MASKED if base in every for share in shares]
