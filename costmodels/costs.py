@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import cast
 
@@ -172,6 +172,13 @@ class EdgeCosts:
 
     Formats that meet as they lie cost nothing unless a conversion says otherwise; unlike masks cannot meet.
 
+    Attributes:
+        source: The layer that makes the tensor.
+        target: The layer that reads it.
+        conversions: What turning one format into another costs.
+        joins: Whether the target only adds the tensor to what it makes.  Then the tensor has the channels that the
+            target writes, not those that it reads.
+
     >>> EdgeCosts(source="conv1", target="conv2").cost(Format(), Format()).latency_ns
     0
     """
@@ -179,6 +186,7 @@ class EdgeCosts:
     source: str
     target: str
     conversions: tuple[Conversion, ...] = ()
+    joins: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an edge from a layer to itself and a conversion that is there twice."""
@@ -188,6 +196,17 @@ class EdgeCosts:
         twice = _first_twice(f"{c.source_format} -> {c.target_format}" for c in self.conversions)
         if twice is not None:
             raise TableError(f"the conversion {twice} is there twice").at(edge=str(self))
+        if not isinstance(self.joins, bool):
+            raise TableError(f"joins is {self.joins!r}; expected true or false").at(edge=str(self))
+
+    def read(self, choice: ChoiceCost) -> Format:
+        """Return the format that the target reads this edge's tensor in under a choice.
+
+        >>> half = ChoiceCost(name="exact", latency_ns=1, weight_bytes=0, loss=0.0, out_format=Format(mask="0.5"))
+        >>> [EdgeCosts(source="a", target="b", joins=joins).read(half).mask for joins in (False, True)]
+        ['', '0.5']
+        """
+        return replace(choice.in_format, mask=choice.out_format.mask) if self.joins else choice.in_format
 
     def cost(self, source_format: Format, target_format: Format) -> Conversion | None:
         """Return what it costs that these formats meet, or None where they cannot.
@@ -281,7 +300,7 @@ class ModelCosts:
                 if end not in by_name:
                     raise TableError(f"there is no layer {end!r} in the model").at(edge=str(edge))
             outs = {choice.out_format for choice in by_name[edge.source].choices}
-            ins = {choice.in_format for choice in by_name[edge.target].choices}
+            ins = {edge.read(choice) for choice in by_name[edge.target].choices}
             meetings = [edge.cost(out, into) for out in outs for into in ins]
             if all(meeting is None for meeting in meetings):
                 raise TableError("no two formats of the edge can meet").at(edge=str(edge))

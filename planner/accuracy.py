@@ -13,6 +13,7 @@ from planner.batching import batchable
 from planner.calibration import Calibration
 from planner.errors import InputError
 from planner.execution import BATCH, run_model
+from planner.mask_choices import alone
 from planner.rewrite import EXACT, apply
 
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ def measure_losses(
         graph: The network.
         dataset: Approximations are calibrated on its calibration images, losses measured on its validation
             images.
-        choices: The choices of each layer, as `planner.rewrite.applicable` returns them.
+        choices: The choices of each layer, as `planner.rewrite.applicable` returns them; ``prune@`` and a share for
+            the class of channels that the layer is the first to make.
         refit: Whether the layers behind the approximated one are refitted.
         progress: Called after each choice.
         calibration: The network on the calibration images, where that is at hand already.
@@ -200,7 +202,7 @@ def measure_losses(
             if choice == EXACT:
                 model, size = graph.model, graph.layer(layer).parameter_bytes
             else:
-                rewritten = apply(graph, {layer: choice}, calibration, refit=refit)
+                rewritten = apply(graph, alone(graph, layer, choice), calibration, refit=refit)
                 model, size = rewritten.model, rewritten.parameter_bytes[layer]
             measured[layer, choice] = (
                 compare(evaluator.exact(), evaluator.exact(), evaluator.labels, parameter_bytes=size)

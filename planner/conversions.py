@@ -16,6 +16,7 @@ import numpy as np
 
 from costmodels import Conversion, EdgeCosts
 from planner.choices import Choice, formats
+from planner.masked_costs import is_joined, read_format
 
 if TYPE_CHECKING:
     from planner.graph import LayerGraph
@@ -135,7 +136,8 @@ def edge_costs(
     edges = []
     for source, target in dict.fromkeys((edge.source, edge.target) for edge in graph.edges):
         writes = dict.fromkeys(formats(graph, source, name)[1] for name in choices[source])
-        reads = dict.fromkeys(formats(graph, target, name)[0] for name in choices[target])
+        joins = is_joined(graph, source, target)
+        reads = dict.fromkeys(read_format(graph, target, name, joins=joins) for name in choices[target])
         if len({*writes, *reads}) == 1:
             continue
         conversions = tuple(
@@ -148,7 +150,7 @@ def edge_costs(
             for other in reads
             if one.dtype != other.dtype and one.mask == other.mask
         )
-        edges.append(EdgeCosts(source=source, target=target, conversions=conversions))
+        edges.append(EdgeCosts(source=source, target=target, conversions=conversions, joins=joins))
     return tuple(edges)
 
 

@@ -138,9 +138,9 @@ def _sum(model: ModelCosts, chosen: Mapping[str, str]) -> tuple[Fraction, int, F
         variance += (Fraction(model.scale) * Fraction(choice.latency_std_ns or 0.0)) ** 2
     for edge in model.edges:
         source, target = picked[edge.source], picked[edge.target]
-        cost = edge.cost(source.out_format, target.in_format)
+        cost = edge.cost(source.out_format, edge.read(target))
         if cost is None:
-            raise InputError(f"model {model.name!r}: {edge}: {source.out_format} cannot meet {target.in_format}")
+            raise InputError(f"model {model.name!r}: {edge}: {source.out_format} cannot meet {edge.read(target)}")
         loss += exact_loss(cost.loss)
         mean += cost.latency_ns
     for tie, layers in model.ties().items():

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from costmodels import CostTable, Format, LayerCosts, ModelCosts
+from costmodels import CostTable, ModelCosts
 from planner.budget import Budget
 from planner.errors import InputError
 from planner.figures import exact_loss, z_of
@@ -102,8 +102,8 @@ class _Columns:
         position = [entry.name for entry in self.table.models].index(model.name)
         for edge in model.edges:
             source, target = self.place[model.name, edge.source], self.place[model.name, edge.target]
-            writes = self._formats(source, layers[edge.source], "out_format")
-            reads = self._formats(target, layers[edge.target], "in_format")
+            writes = [layers[edge.source].choice(name).out_format for name in self.groups[source].choices]
+            reads = [edge.read(layers[edge.target].choice(name)) for name in self.groups[target].choices]
             if source == target:
                 self._meet_itself(source, [edge.cost(w, r) for w, r in zip(writes, reads, strict=True)], str(edge))
                 continue
@@ -121,9 +121,6 @@ class _Columns:
             )
             if not meeting.free:
                 self.pairs.append(meeting)
-
-    def _formats(self, group: int, layer: LayerCosts, which: str) -> list[Format]:
-        return [getattr(layer.choice(name), which) for name in self.groups[group].choices]
 
     def _meet_itself(self, group: int, costs: Sequence[object], edge: str) -> None:
         from costmodels import Conversion

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from planner.approximations.base import LayerView
     from planner.graph import LayerGraph
 
-__all__ = ["USUAL_MASKED", "everywhere", "mask_offers", "masked_names", "share_of", "with_masks"]
+__all__ = ["USUAL_MASKED", "alone", "everywhere", "mask_offers", "masked_names", "share_of", "with_masks"]
 
 USUAL_MASKED = ("exact", "int8")
 """Choices that are offered with masks where nothing is asked for: those that run fastest and lose least."""
@@ -133,3 +133,16 @@ def _where_offered(graph: LayerGraph, base: str, shares: Mapping[str, str]) -> d
     left = left_of(graph, shares)
     views = [thinner(view, graph, left) for view in views_of(graph, arrays_of(graph.model))]
     return {view.name: base for view in views if fits(view, Choice.parse(base).parts)}
+
+
+def alone(graph: LayerGraph, layer: str, choice: str) -> dict[str, str]:
+    """Return the choices under which one thing is changed alone.
+
+    Args:
+        graph: The network.
+        layer: A layer, or a class by its name.
+        choice: A choice of the layer, or ``prune@`` and a share of the class.
+    """
+    if choice in prune.CHOICES:
+        return with_masks(graph, {layer: share_of(choice)})
+    return {layer: choice}

@@ -25,6 +25,7 @@ from planner.conversions import edge_costs
 from planner.devices import Device, open_device
 from planner.errors import InputError
 from planner.journal import Journal
+from planner.masked_costs import loss_of, pairs_to_measure
 from planner.measured_builds import Builds
 from planner.model import Model
 
@@ -153,7 +154,7 @@ def _losses(
     from planner.accuracy import LossCost, measure_losses
 
     data = model.data()
-    pairs = [(layer, choice) for layer, offered in choices.items() for choice in offered if choice != EXACT]
+    pairs = pairs_to_measure(model.graph, choices)
     about = {
         "what": "loss",
         "model": model.graph.source_digest,
@@ -196,7 +197,7 @@ def _costs(
         layer = graph_layer.name
         costs = []
         for name in choices[layer]:
-            loss = losses.get((layer, name))
+            loss = loss_of(layer, name, losses)
             reads, writes = formats(model.graph, layer, name)
             costs.append(
                 ChoiceCost(

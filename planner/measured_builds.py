@@ -17,6 +17,7 @@ from planner import rewrite
 from planner.choices import EXACT, Choice
 from planner.conversions import Observation, patterns, representatives
 from planner.devices import Device, Program
+from planner.masked_costs import is_masked, mask_builds, random_plan
 from planner.segments import Entry
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Builds:
     """Builds of one network on one device.
 
     Attributes:
-        found: The builds by name: the choice that is taken everywhere, or ``mixed`` and a number.
+        found: The builds by name: the choice that is taken everywhere, or ``mixed`` or ``masked`` and a number.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Builds:
         """Return the choices of each build, those that stand for a type of numbers first."""
         typical = {layer: representatives(offered) for layer, offered in self._choices.items()}
         names = dict.fromkeys(name for found in typical.values() for name in found.values())
-        names |= dict.fromkeys(name for offered in self._choices.values() for name in offered)
+        names |= dict.fromkeys(n for offered in self._choices.values() for n in offered if not is_masked(n))
 
         def chosen(name: str) -> dict[str, str]:
             # Layers that are not offered it compute with the same numbers, so that nothing has to be converted.
@@ -97,7 +98,12 @@ class Builds:
             }
 
         mixed = patterns(self._model.graph, self._choices)
-        return {name: chosen(name) for name in names} | {f"mixed {n}": mix for n, mix in enumerate(mixed, start=1)}
+        masked = mask_builds(self._model.graph, self._choices)
+        return {
+            **{name: chosen(name) for name in names},
+            **{f"mixed {n}": mix for n, mix in enumerate(mixed, start=1)},
+            **{f"masked {n}": mix for n, mix in enumerate(masked, start=1)},
+        }
 
     def _entry(self, chosen: Mapping[str, str]) -> Entry:
         """Rewrite the network for its time and bytes, which do not depend on the values of weights."""
@@ -116,7 +122,7 @@ class Builds:
         arenas = [(build.choices, build.program.footprint.arena_bytes) for build in self.found.values()]
         for done in range(mixes if len(arenas) > 1 else 0):
             tell(f"{self._model.name}: planning memory", done, mixes)
-            chosen = {layer: str(random.choice(list(offered))) for layer, offered in self._choices.items()}
+            chosen = random_plan(self._model.graph, self._choices, random)
             arenas.append((chosen, self._device.planned_arena(self._entry(chosen))))
         live = [max(self.live_bytes(*place) for place in chosen.items()) for chosen, _ in arenas]
         return max(0, *(arena - most for (_, arena), most in zip(arenas, live, strict=True)))
