@@ -118,6 +118,11 @@ def _pad(node: _Node) -> bool:
     return pads is not None and 3 not in node.lists and pads[0] == 0 and pads[len(pads) // 2] == 0
 
 
+def _slice(node: _Node) -> bool:
+    axes = node.lists.get(3)
+    return axes is not None and all(axis % node.rank != 0 for axis in axes)
+
+
 _RULES: Mapping[str, Callable[[_Node], bool]] = {
     **dict.fromkeys(
         (
@@ -146,4 +151,5 @@ _RULES: Mapping[str, Callable[[_Node], bool]] = {
     "Reshape": _reshape,
     "Resize": _resize,
     "Pad": _pad,
+    "Slice": _slice,
 }
