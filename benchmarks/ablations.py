@@ -33,7 +33,7 @@ from planner.accuracy import Evaluator, compare
 from planner.approximations.base import Context, Replacement
 from planner.approximations.prune import Criterion
 from planner.calibration import Calibration
-from planner.choices import approximation
+from planner.choices import Choice, approximation
 from planner.epilogue import Epilogue
 from planner.linear import Moments
 from planner.ranges import METHODS
@@ -173,7 +173,12 @@ def _offered(*wanted: str) -> Callable[[Subject], Sequence[str]]:
 
 
 def _lossy(subject: Subject) -> Sequence[str]:
-    return [choice for choice in names(subject) if choice != EXACT and not choice.startswith(f"{EXACT}+")]
+    """List single choices that change values, masks included: compositions are made of them."""
+    return [
+        choice
+        for choice in names(subject)
+        if Choice.parse(choice.partition(",")[0]).changes_values and "+" not in choice
+    ]
 
 
 ABLATIONS = (
