@@ -64,7 +64,7 @@ def _first_sentence(text: str) -> str:
 
 def _general(reason: str) -> str:
     """Leave out of a reason the sizes of the one layer that it was given for, so that alike ones are counted."""
-    return re.sub(r"\d[\d,]*", "N", reason)
+    return re.sub(r"\d+(?:,\d{3})*", "N", reason)
 
 
 def between(text: str, mark: str, lines: Iterable[str]) -> str:
