@@ -20,7 +20,7 @@ __all__ = ["Dominated", "describe", "instead", "undominated"]
 
 _MOST_NAMED = 6
 
-_Costs = tuple[Fraction | int, ...]
+_Costs = tuple[Fraction | float, ...]
 _Kind = tuple[tuple[Format, Format, bool], ...]
 
 
@@ -84,6 +84,8 @@ def undominated(table: CostTable, *, spread: bool = False) -> tuple[CostTable, t
             gone |= {name: set(beaten) for name in names}
         kept = [
             replace(layer, choices=tuple(c for c in layer.choices if c.name not in gone[layer.name]))
+            if gone[layer.name]
+            else layer
             for layer in model.layers
         ]
         models.append(replace(model, layers=tuple(kept)))
@@ -153,7 +155,14 @@ def _beaten(model: ModelCosts, layers: tuple[LayerCosts, ...], *, spread: bool) 
 
 
 def _costs(model: ModelCosts, members: Sequence[ChoiceCost], *, spread: bool) -> _Costs:
-    """Add up what a choice costs a group of layers, the way the rows of the problem count it."""
+    """Add up what a choice costs a group of layers, the way the rows of the problem count it.
+
+    What a single layer costs is compared as it stands in the table: rows count no less for what is more there.
+    """
+    if len(members) == 1:
+        (one,) = members
+        figures = (one.latency_ns, one.weight_bytes, one.activation_bytes, one.loss, one.energy_nj or 0)
+        return (*figures, (one.latency_std_ns or 0.0) if spread else 0)
     variance = sum(Fraction(choice.latency_std_ns or 0.0) ** 2 for choice in members) if spread else 0
     return (
         sum(model.scaled_ns(choice) for choice in members),
