@@ -230,3 +230,11 @@ def test_a_share_is_no_part_of_a_choice(tmp_path):
     with pytest.raises(InputError, match=r"masks stand behind a colon; expected a name like exact:0\.75>0\.5"):
         apply(graph, {"conv2": "prune@0.5"}, np.zeros((1, 3, 10, 8), np.float32))
     assert str(Choice.parse("exact:1>0.5")) == "exact:1>0.5"
+
+
+def test_masks_are_offered_with_exact_and_int8_where_nothing_is_asked_for(tmp_path):
+    names = applicable(graph_of(NETWORKS["chain"](), tmp_path))["conv2"]
+    found = {name.partition(":")[0] for name in names if ":" in name}
+    assert found == {"exact", "int8"}
+    assert sum(":" in name for name in names) == 2 * 8
+    assert names[0] == "exact"

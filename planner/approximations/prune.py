@@ -29,11 +29,10 @@ if TYPE_CHECKING:
     from planner.linear import Linear, Moments
     from planner.masks import ChannelClass
 
-__all__ = ["CHOICES", "KIND", "ON_REQUEST", "Criterion", "apply", "kept", "offer", "removals", "without"]
+__all__ = ["CHOICES", "KIND", "Criterion", "apply", "kept", "offer", "removals", "without"]
 
 KIND = "mask"
 CHOICES = ("prune@0.75", "prune@0.5")
-ON_REQUEST = True
 
 Criterion = Literal["surgeon", "norm"]
 """By what channels are chosen: by what their removal costs after correction, or by the size of what makes them."""
