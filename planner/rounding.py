@@ -263,21 +263,28 @@ def _compensated(wanted: Float64, hessian: Float64, values: Values, order: Whole
 
 def _refined(wanted: Float64, hessian: Float64, values: Values, whole: Float64, order: Whole) -> Float64:
     """Move each number to where it is best given all others, in a few sweeps over the columns."""
-    whole = whole.copy()
-    pull = (wanted - whole) @ hessian
+    whole, hessian = whole[:, order], hessian[np.ix_(order, order)]
+    pull = (wanted[:, order] - whole) @ hessian
     for _ in range(_SWEEPS):
         moved = 0
-        for column in order:
-            now = whole[:, column]
-            found = values.nearest(now + pull[:, column] / hessian[column, column], int(column))
-            rows = np.flatnonzero(found != now)
-            if len(rows):
-                pull[rows] -= (found - now)[rows, None] * hessian[column]
-                whole[rows, column] = found[rows]
-                moved += len(rows)
+        for start in range(0, len(order), _BLOCK):
+            stop = min(start + _BLOCK, len(order))
+            before, felt = whole[:, start:stop].copy(), pull[:, start:stop].copy()
+            near = hessian[start:stop, start:stop]
+            for place in range(stop - start):
+                now = whole[:, start + place]
+                found = values.nearest(now + felt[:, place] / near[place, place], int(order[start + place]))
+                rows = np.flatnonzero(found != now)
+                if len(rows):
+                    felt[rows] -= (found - now)[rows, None] * near[place]
+                    whole[rows, start + place] = found[rows]
+                    moved += len(rows)
+            pull -= (whole[:, start:stop] - before) @ hessian[start:stop]
         if not moved:
             break
-    return whole
+    result = np.empty_like(whole)
+    result[:, order] = whole
+    return result
 
 
 def shift(matrix: NDArray[np.float32], values: Float64, moments: Moments, group: int = 0) -> Float64:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from planner.approximations.base import Context, Replacement
+from planner.errors import InputError
 from planner.execution import run_nodes
 from planner.linear import Linear, linear_of, moments
 from planner.rounding import Problem, Rounded, Steps, fitted_codebook, fitted_steps, rounded, shift
@@ -134,6 +135,10 @@ def as_codes(context: Context, encode: Callable[[Linear, Moments, int], Coded | 
         if linear is None or reason_against(linear, node.op_type, "codes"):
             nodes.append(node)
             continue
+        if not np.isfinite(linear.weight).all():
+            raise InputError(
+                f"layer {context.view.name!r}: its weights hold NaN or infinite values; expected finite ones"
+            )
         found = _moments(context, Replacement(nodes=(*nodes, node), arrays=arrays), linear)
         coded = encode(linear, found, 1 if nodes else context.view.positions)
         if coded is None:

@@ -9,6 +9,7 @@ from networks import CLASSES, Builder, chain, images, residual, run, saved
 from onnx import TensorProto, numpy_helper
 
 from planner.approximations import cluster, fp16w, int4w, intw
+from planner.errors import InputError
 from planner.graph import read
 from planner.rewrite import applicable, apply, offers
 from planner.segments import Entry
@@ -130,3 +131,14 @@ def test_powers_of_two_are_offered_where_a_basis_has_columns_to_join(graph) -> N
 
 def test_names_of_the_choices_are_those_of_the_files() -> None:
     assert (*fp16w.CHOICES, *int4w.CHOICES, *intw.CHOICES, *cluster.CHOICES) == CHOICES
+
+
+@pytest.mark.parametrize("choice", ["int4w", "cluster@8", "po2@0.5"])
+def test_weights_that_are_no_numbers_are_refused_by_the_name_of_their_layer(tmp_path, choice: str) -> None:
+    model = network()
+    (weight,) = (item for item in model.graph.initializer if item.name == "conv.w")
+    broken = numpy_helper.to_array(weight).copy()
+    broken[3, 5, 1, 2] = np.nan
+    weight.CopyFrom(numpy_helper.from_array(broken, weight.name))
+    with pytest.raises(InputError, match="layer 'conv': its weights hold NaN"):
+        apply(read(saved(model, tmp_path)), {"conv": choice}, images(model, 4), refit=False)
