@@ -16,7 +16,7 @@ from planner.epilogue import Epilogue, epilogue_of
 from planner.equalisation import equalised
 from planner.errors import InputError
 from planner.execution import BATCH, run_nodes
-from planner.linear import Moments, linear_of, moments, output_rows, sample
+from planner.linear import WEIGHTED, Moments, linear_of, moments, output_rows, sample, unfit
 from planner.tensor_grids import BEST, TensorGrids
 
 if TYPE_CHECKING:
@@ -49,7 +49,15 @@ def opset_of(model: onnx.ModelProto) -> int:
 def views_of(graph: LayerGraph, arrays: Mapping[str, NDArray[Any]]) -> tuple[LayerView, ...]:
     """Return what an approximation may know of each layer before anything runs, in topological order."""
     anchors = {node.name: node for node in graph.model.graph.node}
-    weights = {layer.name: linear_of(anchors[layer.nodes[0]], arrays) for layer in graph.layers}
+    readers: dict[str, list[str]] = {}
+    for node in graph.model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.name)
+    reasons = {layer.name: unfit(anchors[layer.nodes[0]], arrays, readers) for layer in graph.layers}
+    weights = {
+        layer.name: None if reasons[layer.name] else linear_of(anchors[layer.nodes[0]], arrays)
+        for layer in graph.layers
+    }
     weighted = [name for name, linear in weights.items() if linear is not None]
     makers = {name: node for node in graph.model.graph.node for name in node.output}
     return tuple(
@@ -66,6 +74,7 @@ def views_of(graph: LayerGraph, arrays: Mapping[str, NDArray[Any]]) -> tuple[Lay
                 graph.shapes[name] for name in anchors[layer.nodes[0]].input if name and name not in arrays
             ),
             attributes=attributes(anchors[layer.nodes[0]]),
+            unfit=reasons[layer.name] if layer.op in WEIGHTED else "",
         )
         for layer in graph.layers
     )
@@ -125,7 +134,7 @@ class Calibration:
         Raises:
             InputError: Images do not suit the network, or there is no such method.
         """
-        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != graph.input_shape[1:]:
+        if images.dtype != np.float32 or images.shape[1:] != graph.input_shape[1:]:
             expected = "x".join(str(length) for length in graph.input_shape[1:])
             raise InputError(
                 f"calibration images are {images.dtype} of shape {images.shape}; "

@@ -157,10 +157,16 @@ def offers(graph: LayerGraph) -> dict[str, dict[str, Offer]]:
     masked = mask_offers(graph)
     return {
         view.name: {
-            name: masked[view.name] if item.KIND == MASK else item.offer(view) for name, item in _found().items()
+            name: masked[view.name] if item.KIND == MASK else _offer(item, view) for name, item in _found().items()
         }
         for view in views
     }
+
+
+def _offer(item: Approximation, view: LayerView) -> Offer:
+    """Return what an approximation offers; the better reason for nothing is that weights cannot be changed."""
+    offer = item.offer(view)
+    return Offer(reason=view.unfit) if view.unfit and not offer.choices else offer
 
 
 def applicable(graph: LayerGraph, approximations: str | Sequence[str] = "default") -> dict[str, tuple[str, ...]]:
@@ -275,7 +281,7 @@ def checked(graph: LayerGraph, views: Mapping[str, LayerView], choices: Mapping[
         parts = choice.parts
         kinds = [_kind(part) for part in parts]
         for part in parts:
-            offer = approximation(part).offer(views[layer])
+            offer = _offer(approximation(part), views[layer])
             if part not in offer.choices:
                 reason = offer.reason or f"it is offered {', '.join(offer.choices)} only"
                 raise InputError(f"{label}: {part} does not apply: {reason}")

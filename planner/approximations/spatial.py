@@ -34,7 +34,7 @@ _BLOCK = 16
 _HALF = 8
 _ROUNDS = 12
 _MORE_ROUNDS = 1
-_TURNS = 10
+_TURNS = 5
 _STEPS = 8
 _RIDGE = 1e-3
 
