@@ -73,6 +73,32 @@ def test_channels_that_others_replace_go_without_a_trace(tmp_path):
         assert np.abs(after - before).max() < 0.02 * np.abs(before).max()
 
 
+def test_channels_that_are_always_the_same_go_and_nothing_changes(graph, tmp_path):
+    model, rng = graph.model, np.random.default_rng(6)
+    constants = {item.name: item for item in model.graph.initializer}
+    nodes = {node.name: node for node in model.graph.node}
+    still = {}
+    for found in masks_of(graph).prunable:
+        halves = zip(found.families, found.counts("0.5"), strict=True)
+        gone = [rng.choice(family, len(family) - count, replace=False) for family, count in halves]
+        still[found.name] = np.sort(np.concatenate(gone))
+        for layer in found.producers:
+            rows = np.isin(found.places[nodes[layer].output[0]], still[found.name])
+            for name in nodes[layer].input[1:]:
+                array = numpy_helper.to_array(constants[name]).copy()
+                array[rows] = 0
+                constants[name].CopyFrom(numpy_helper.from_array(array, name))
+    graph = read(saved(model, tmp_path, "still"))
+    calibration = calibration_of(graph, 256)
+    for found in masks_of(graph).prunable:
+        left = np.setdiff1d(np.arange(found.channels), still[found.name])
+        assert np.array_equal(kept(calibration, found, "0.5"), left)
+    x = images(graph.model, 8, seed=12)
+    for refit in (False, True):
+        model = apply(graph, everywhere(graph, "0.5"), calibration, refit=refit).model
+        assert np.allclose(run(model, x), run(graph.model, x), atol=2e-3)
+
+
 def test_all_channels_kept_are_the_exact_network_to_the_bit(graph):
     calibration = calibration_of(graph, 8)
     whole = {layer.name: "exact:1>1" for layer in graph.layers}

@@ -40,6 +40,8 @@ Criterion = Literal["surgeon", "norm"]
 Indices = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
+_CAUTION = 0.1
+"""Ridge while channels are chosen, as a share of the ridge of a fit: more of it keeps channels that say nothing."""
 _FREE = 1e-9
 _LEAST = 1e-30
 
@@ -162,6 +164,7 @@ class _Reader:
 
     Attributes:
         columns: Columns that each channel owns, ``[channel][column]``; none where the layer does not read it.
+        ridge: What is added to the second moments, so that other weights change no more than is worth it.
         inverse: The inverse of the second moments of its inputs and 1, ``[column][column]``.
         weights: Its weights, corrected for what was removed, ``[output][column]``.
     """
@@ -174,7 +177,8 @@ class _Reader:
         moments, size = calibration.moments(layer), linear.depth
         gram = moments.gram[0].copy()
         diagonal = np.arange(size)
-        gram[diagonal, diagonal] += ridge(size, moments) * float(np.diagonal(gram)[:size].mean()) + _FREE
+        self.ridge = _CAUTION * ridge(size, moments) * float(np.diagonal(gram)[:size].mean()) + _FREE
+        gram[diagonal, diagonal] += self.ridge
         gram[size, size] += _FREE
         weights = linear.matrix.astype(np.float64)
         spread = float(((weights @ moments.covariance[0]) * weights).sum())
@@ -192,6 +196,7 @@ class _Reader:
             some = np.flatnonzero(lengths == length)
             blocks = np.stack([self.columns[alive[place]] for place in some])
             inner = np.linalg.inv(self.inverse[blocks[:, :, None], blocks[:, None, :]])
+            inner -= self.ridge * np.eye(length)  # what is removed misses nothing by being far from its own weights
             weights = self.weights[:, blocks].swapaxes(0, 1)
             found[some] = ((weights @ inner) * weights).sum(axis=(1, 2))
         return found
