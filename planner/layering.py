@@ -86,7 +86,7 @@ def group(nodes: Sequence[onnx.NodeProto], constants: set[str]) -> list[list[onn
 
     An elementwise node joins the latest of the layers it reads from. Every node of a layer therefore reads
     from that layer and earlier ones only, and the order of the anchors is a topological order of the layers.
-    A node that reads constants alone joins the layer that reads it.
+    A node that reads constants alone, or what such nodes make, joins the layer that reads it.
 
     Args:
         nodes: The nodes in topological order.
@@ -100,8 +100,9 @@ def group(nodes: Sequence[onnx.NodeProto], constants: set[str]) -> list[list[onn
     waiting: dict[str, list[onnx.NodeProto]] = {}
     for node in nodes:
         reads = [name for name in node.input if name and name not in constants]
+        from_constants = all(name in waiting for name in reads)
         before = [item for name in reads for item in waiting.pop(name, ())]
-        if all(name in constants or name in waiting for name in node.input if name) and not reads:
+        if from_constants:
             waiting.update({name: [*before, node] for name in node.output})
             continue
         owners = [home[name] for name in reads if name in home]

@@ -9,7 +9,9 @@ from networks import CLASSES, Builder, chain, images, residual, run, saved
 from onnx import TensorProto, numpy_helper
 
 from planner.approximations import cluster, fp16w, int4w, intw
+from planner.batching import batchable
 from planner.errors import InputError
+from planner.execution import run_model
 from planner.graph import read
 from planner.rewrite import applicable, apply, offers
 from planner.segments import Entry
@@ -127,6 +129,17 @@ def test_powers_of_two_are_offered_where_a_basis_has_columns_to_join(graph) -> N
     coefficients, places, basis = 24 * 16 * 9 // 2, 24 * 16 * 3 // 4, 24 * 9
     assert found.parameter_bytes["conv"] == coefficients + places + basis + 24 * 4 * 2
     assert_as_onnxruntime(entry_of(found))
+
+
+@pytest.mark.parametrize("choice", ["fp16w", "int4w", "intw@3", "cluster@8", "po2@0.5"])
+def test_a_rewritten_network_is_read_again_as_it_is_and_runs_on_batches(graph, tmp_path, choice: str) -> None:
+    found = rewritten(graph, choice)
+    again = read(saved(found.model, tmp_path))
+    assert batchable(again.model, again.shapes)
+    x = images(graph.model, 6, seed=4)
+    np.testing.assert_allclose(run_model(again.model, x), run(found.model, x), rtol=1e-4, atol=1e-4)
+    conv = next(layer for layer in again.layers if layer.name == "conv")
+    assert conv.parameter_bytes == found.parameter_bytes["conv"]
 
 
 def test_names_of_the_choices_are_those_of_the_files() -> None:
