@@ -1,11 +1,11 @@
 """Fitting a layer to what the exact network gives, from the inputs that the approximated network gives it.
 
-Ridge least squares toward the old weights, no labels needed: the layer-wise asymmetric reconstruction of Zhang, Zou,
-He and Sun, *Accelerating very deep convolutional networks for classification and detection* (PAMI 2016). Their section
-3.2 fits the responses behind the activation; here that is done by majorisation: where the activation cuts off what the
-exact network gives, whatever the present weights give beyond the bound is right as it is, and the next weights are
-fitted to that (Hunter and Lange, *A tutorial on MM algorithms*, The American Statistician 2004). But for the ridge, no
-step makes the fit worse.
+Ridge least squares toward the old weights, no labels needed, by a ridge that is chosen on images held out: the
+layer-wise asymmetric reconstruction of Zhang, Zou, He and Sun, *Accelerating very deep convolutional networks for
+classification and detection* (PAMI 2016). Their section 3.2 fits the responses behind the activation; here that is done
+by majorisation: where the activation cuts off what the exact network gives, whatever the present weights give beyond
+the bound is right as it is, and the next weights are fitted to that (Hunter and Lange, *A tutorial on MM algorithms*,
+The American Statistician 2004). But for the ridge, no step makes the fit worse.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ _RIDGE = 1e-3
 _FEW_SAMPLES = 0.3
 _FREE = 1e-9
 _BLOCK = 4096
+_STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
+"""Multiples of the usual ridge tried on images held out: what errs little is best left near its old weights."""
+_HELD_OUT = 0.25
 _ROUNDS = 2
 """Steps of the majorisation. Most is gained by the first; each costs two products of the rows with the weights."""
 
@@ -49,7 +52,7 @@ def ridge(depth: int, moments: Moments) -> float:
     return _RIDGE + (_FEW_SAMPLES * depth / moments.rows if moments.rows <= moments.images else 0.0)
 
 
-def solve(linear: Linear, moments: Moments) -> Linear:
+def solve(linear: Linear, moments: Moments, *, strength: float = 1.0) -> Linear:
     """Refit a layer: minimise the mean square of W·u - y plus the ridge times the square of W's change.
 
     With A = (W, b), G the mean of u·uᵀ and C the mean of y·uᵀ, the minimum is A + (C - A·G)·(G + λ)⁻¹.
@@ -57,6 +60,7 @@ def solve(linear: Linear, moments: Moments) -> Linear:
     Args:
         linear: The layer as it was.
         moments: Moments of its present inputs, with the exact network's outputs as targets.
+        strength: Multiple of the usual `ridge`.
 
     Returns:
         The refitted layer. A layer without a bias stays without.
@@ -68,10 +72,10 @@ def solve(linear: Linear, moments: Moments) -> Linear:
     old = _augmented(linear)[:, :, used]
     gram, cross = moments.gram[:, used, used], moments.cross[:, :, used]
     square = np.diagonal(gram, axis1=1, axis2=2)[:, :depth].mean(axis=1)
-    strength = np.zeros((linear.groups, gram.shape[1]))
-    strength[:, :depth] = (ridge(depth, moments) * square + _FREE)[:, None]
-    strength[:, depth:] = _FREE
-    penalised = gram + strength[:, :, None] * np.eye(gram.shape[1])
+    penalty = np.zeros((linear.groups, gram.shape[1]))
+    penalty[:, :depth] = (strength * ridge(depth, moments) * square + _FREE)[:, None]
+    penalty[:, depth:] = _FREE
+    penalised = gram + penalty[:, :, None] * np.eye(gram.shape[1])
     change = np.linalg.solve(penalised, (cross - old @ gram).swapaxes(1, 2)).swapaxes(1, 2)
     new = (old + change).reshape(linear.outputs, -1)
     return replace(
@@ -124,27 +128,46 @@ class Aim:
         """Return the same aim for a layer that reads something else, ``[group][row][product + 1]``."""
         return replace(self, rows=rows, gram=_gram(rows))
 
-    def step(self, prior: Linear, now: Linear | None = None) -> Linear:
+    def step(self, prior: Linear, now: Linear | None = None, *, strength: float = 1.0) -> Linear:
         """Return the weights that do best, being kept near others.
 
         Args:
             prior: What the ridge draws the weights to.
             now: Weights in use now. Where they give something beyond a bound that the exact network is beyond too,
                 that is left as it is; without them every value counts.
+            strength: Multiple of the usual `ridge`.
         """
-        wanted = self.wanted if now is None else self._excused(now)
-        cross = np.zeros((*wanted.shape[::2], self.rows.shape[2]))
-        for start in range(0, self.rows.shape[1], _BLOCK):
-            block = slice(start, start + _BLOCK)
-            cross += wanted[:, block].swapaxes(1, 2) @ self.rows[:, block]
-        return solve(prior, replace(self.moments, cross=cross / self.rows.shape[1]))
+        cross = _cross(self.wanted if now is None else self._excused(now), self.rows)
+        return solve(prior, replace(self.moments, cross=cross), strength=strength)
 
     def fit(self, prior: Linear) -> Linear:
-        """Return the weights that do best after all steps."""
-        fitted = self.step(prior)
+        """Return the weights that do best after all steps, under the ridge that does best on images held out."""
+        strength = self._strength(prior)
+        fitted = self.step(prior, strength=strength)
         for _ in range(_ROUNDS if self.low > -np.inf or self.high < np.inf else 0):
-            fitted = self.step(prior, fitted)
+            fitted = self.step(prior, fitted, strength=strength)
         return fitted
+
+    def _strength(self, prior: Linear) -> float:
+        """Choose the strength of the ridge: weights are fitted on the first images and judged on the last ones."""
+        count = self.rows.shape[1]
+        kept = count - int(_HELD_OUT * count)
+        if kept == count:
+            return _STRENGTHS[0]
+        last = _gram(self.rows[:, kept:]), _cross(self.wanted[:, kept:], self.rows[:, kept:])
+        share = kept / count
+        first = [
+            (whole - (1 - share) * part) / share
+            for whole, part in zip((self.gram, _cross(self.wanted, self.rows)), last, strict=True)
+        ]
+        images = self.images - int(_HELD_OUT * self.images)
+        known = Moments(gram=first[0], cross=first[1], rows=kept, images=images)
+
+        def missed(strength: float) -> float:
+            full = _augmented(solve(prior, known, strength=strength))
+            return float(np.sum((full @ last[0] - 2 * last[1]) * full))
+
+        return min(_STRENGTHS, key=missed)
 
     def error(self, linear: Linear) -> float:
         """Return the mean square of what some weights miss, beyond what the activation cuts off."""
@@ -168,6 +191,16 @@ class Aim:
             high = np.float32(self.high) - offset
             wanted = np.where(self.wanted >= high, np.maximum(given, high), wanted)
         return wanted
+
+
+def _cross(wanted: Float32, rows: Float32) -> Float64:
+    """Return the mean over rows of y·uᵀ, ``[group][output][product + 1]``."""
+    cross = np.zeros((*wanted.shape[::2], rows.shape[2]))
+    for start in range(0, rows.shape[1], _BLOCK):
+        block = slice(start, start + _BLOCK)
+        cross += wanted[:, block].swapaxes(1, 2) @ rows[:, block]
+    cross /= rows.shape[1]
+    return cross
 
 
 def _gram(rows: Float32) -> Float64:

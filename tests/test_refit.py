@@ -125,6 +125,18 @@ def test_a_dense_layer_with_fewer_samples_than_inputs_is_drawn_to_its_old_weight
     assert not np.array_equal(fitted.weight, old.weight)
 
 
+def test_the_ridge_is_strong_where_there_is_nothing_to_learn_and_weak_where_there_is(rng: np.random.Generator) -> None:
+    right, x = layer(rng, 4), rng.normal(size=(24, 5, 3, 3)).astype(np.float32)
+    made = outputs_of(right, x)
+    noise = rng.normal(size=made.shape).astype(np.float32)
+    noisy = aim_at(right, x, output_shape=(1, 4, 3, 3), epilogue=Epilogue(), targets=at(right, made + noise))
+    moved = layer(rng, 4)
+    clean = aim_at(moved, x, output_shape=(1, 4, 3, 3), epilogue=Epilogue(), targets=at(right, made))
+    ours, usual = (np.abs(found.weight - right.weight).max() for found in (noisy.fit(right), noisy.step(right)))
+    assert ours < 0.7 * usual
+    np.testing.assert_array_equal(clean.fit(moved).weight, clean.step(moved).weight)
+
+
 def test_a_fit_needs_targets() -> None:
     linear = Linear(weight=np.ones((1, 2), np.float32), bias=None)
     with pytest.raises(ValueError, match="needs moments with targets"):
