@@ -31,19 +31,27 @@ Float32 = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 
-def pruned(calibration: Calibration, choices: Mapping[str, Choice], criterion: Criterion = "surgeon") -> Calibration:
+def pruned(
+    calibration: Calibration,
+    choices: Mapping[str, Choice],
+    criterion: Criterion = "surgeon",
+    *,
+    exact: Calibration | None = None,
+) -> Calibration:
     """Return a calibration of the network without the channels that choices remove; the same where they remove none.
 
     Args:
         calibration: The whole network on the calibration images.
         choices: The choice of every layer.
         criterion: By what channels are chosen.
+        exact: The network as it is given, where the other is a form of it that computes the same with other weights:
+            channels are chosen on it, so that they are the same for all forms.
 
     Raises:
         InputError: The layers of a class do not agree on its share, or it cannot keep less than all its channels.
     """
     shares = masks_of(calibration.graph).shares(choices)
-    return Pruned(calibration, shares, criterion) if shares else calibration
+    return Pruned(calibration, shares, criterion, exact or calibration) if shares else calibration
 
 
 class Pruned(Calibration):
@@ -56,7 +64,7 @@ class Pruned(Calibration):
         channels: The channels that each class keeps, by its name.
     """
 
-    def __init__(self, whole: Calibration, shares: Mapping[str, str], criterion: Criterion = "surgeon") -> None:
+    def __init__(self, whole: Calibration, shares: Mapping[str, str], criterion: Criterion, exact: Calibration) -> None:
         """Choose the channels that stay, and fit the weights that read them."""
         vars(self).update(vars(whole))  # it is the same network; what differs is overridden below
         self._whole = whole
@@ -65,7 +73,7 @@ class Pruned(Calibration):
         self._left: dict[str, Indices] = {}
         for found in masks.classes:
             if found.name in shares:
-                self.channels[found.name] = kept(whole, found, shares[found.name], criterion)
+                self.channels[found.name] = kept(exact, found, shares[found.name], criterion)
                 for tensor, places in found.places.items():
                     self._left[tensor] = np.flatnonzero(np.isin(places, self.channels[found.name]))
         self.arrays = dict(whole.arrays)

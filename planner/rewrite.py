@@ -108,7 +108,7 @@ def apply(
     if formed is not None:
         calibration = given.in_bytes(formed)
         activations = calibration.grids.chosen(formed) + (", equalised" if calibration is not given else "")
-    calibration = pruned(calibration, chosen, criterion)
+    calibration = pruned(calibration, chosen, criterion, exact=given)
     checked(graph, calibration.views, chosen)
     arrays: dict[str, NDArray[Any]] = dict(calibration.arrays)
     by_name = {node.name: node for node in calibration.nodes}
