@@ -178,12 +178,13 @@ def _best_step(weights: Float64, importance: Float64, half: int) -> Float64:
     return np.where(widest > 0, best, 0.0)
 
 
-def fitted_codebook(problem: Problem, size: int) -> tuple[Codebook, Float64]:
+def fitted_codebook(problem: Problem, size: int, *, with_zero: bool = False) -> tuple[Codebook, Float64]:
     """Find levels by k-means over all weights, weighted by what each one's square does to the outputs.
 
     Args:
         problem: The weights.
         size: Number of levels.
+        with_zero: Whether 0 has to be among them; it is wherever an output has no weights but 0.
 
     Returns:
         The codebook, and a scale for each output.
@@ -204,8 +205,8 @@ def fitted_codebook(problem: Problem, size: int) -> tuple[Codebook, Float64]:
         inside = total[ends[1:]] - total[ends[:-1]]
         moved = (first[ends[1:]] - first[ends[:-1]]) / np.where(inside > 0, inside, 1.0)
         levels = np.sort(np.where(inside > 0, moved, levels))
-    if not problem.weights.any(axis=1).all():
-        levels[np.argmin(np.abs(levels))] = 0.0  # an output that is nothing stays so
+    if with_zero or not problem.weights.any(axis=1).all():
+        levels[np.argmin(np.abs(levels))] = 0.0
     unit = (np.abs(levels).max() or 1.0) / _LARGEST
     return Codebook(levels=np.rint(levels / unit).astype(np.int64)), spread * unit
 

@@ -30,6 +30,8 @@ FEWEST_INPUTS = 16
 """Inputs below which scales and filling take back what is saved."""
 _WORD = 4
 """Input channels that kernels of bytes read together."""
+_BLOCK = 16
+"""Input channels in a block of such kernels."""
 _LARGEST = {4: 15, 3: 31, 2: 63}
 """Greatest multiplier of numbers of so many bits: the product fits 8 bits."""
 
@@ -104,7 +106,8 @@ def clustered(linear: Linear, found: Moments, positions: int, *, bits: int) -> C
     from planner.coded_weights import Coded
 
     problem = Problem.of(linear.matrix, found)
-    book, scale = fitted_codebook(problem, 1 << bits)
+    # Kernels of bytes fill channels up to whole blocks, with weights of 0.
+    book, scale = fitted_codebook(problem, 1 << bits, with_zero=linear.weight.shape[1] % _BLOCK != 0)
     result = rounded(problem, book, scale)
     return Coded(
         codes=book.codes(result.whole.astype(np.float64)).astype(np.uint8).reshape(linear.weight.shape),

@@ -106,6 +106,14 @@ def test_a_codebook_is_of_ordered_whole_numbers_and_gives_the_nearest() -> None:
     np.testing.assert_allclose(np.abs(wanted - nearest), np.abs(wanted[:, None] - book.levels).min(axis=1))
 
 
+@pytest.mark.parametrize(("inputs", "there"), [(40, True), (64, False)])
+def test_a_table_has_a_zero_where_kernels_fill_blocks_of_inputs_up(inputs: int, *, there: bool) -> None:
+    linear, found, _ = layer(8, inputs, seed=3)
+    coded = clustered(linear, found, 1, bits=2)
+    assert coded.table is not None
+    assert (0 in coded.table) == there
+
+
 def test_more_powers_of_two_come_nearer() -> None:
     rng = np.random.default_rng(0)
     filters = rng.normal(size=(6, 16, 3, 3)).astype(np.float32)
