@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import networks
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +12,12 @@ from onnx import numpy_helper
 
 from planner import graph as graphs
 from planner import rewrite
+from planner.approximations import lowrank
+from planner.approximations.base import Context, LayerView, Replacement
 from planner.approximations.spatial import factorise, rank_of
+from planner.calibration import Calibration
+from planner.choices import approximation
+from planner.epilogue import Epilogue
 from planner.linear import Linear, Moments
 
 
@@ -90,3 +98,45 @@ def test_filters_that_are_columns_and_rows_are_replaced_without_loss(stride: int
     assert [3, 1] in kernels
     assert [1, 3] in kernels
     np.testing.assert_allclose(networks.run(new.model, images), networks.run(model, images), atol=1e-3)
+
+
+@pytest.mark.parametrize("choice", ["spatial@0.34", "lowrank@0.25"])
+def test_factors_that_know_the_activation_are_nearer_behind_it(choice: str, tmp_path) -> None:
+    b = networks.Builder((1, 16, 9, 9), seed=4)
+    x = b.add("Relu", [b.conv("image", "stem", (16, 16, 3, 3), pads=[1, 1, 1, 1])], name="stem_relu")
+    x = b.add("Relu", [b.conv(x, "conv", (32, 16, 3, 3), pads=[1, 1, 1, 1])], name="relu")
+    x = b.add("GlobalAveragePool", [x], name="pool")
+    model = b.model(b.dense(b.add("Flatten", [x], name="flat"), "fc", 5, 32))
+    graph = graphs.read(networks.saved(model, tmp_path))
+    calibration, unseen = Calibration(graph, networks.images(model, 96)), networks.images(model, 96, seed=1)
+
+    def linearly(context: Context, name: str) -> Replacement:
+        return approximation(name).apply(replace(context, epilogue=Epilogue()), name)
+
+    def maps(found: onnx.ModelProto) -> np.ndarray:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(found)
+        copy.graph.output[0].name = "relu:0"
+        copy.graph.output[0].type.tensor_type.ClearField("shape")
+        return networks.run(copy, unseen)
+
+    knowing, linear = (
+        rewrite.apply(graph, {"conv": choice}, calibration, refit=False, instead=ways).model
+        for ways in (None, {choice: linearly})
+    )
+    exact = maps(graph.model)
+    ours, theirs = (np.square(maps(found) - exact).mean() for found in (knowing, linear))
+    assert ours < 0.95 * theirs
+
+
+def test_a_name_that_need_not_be_asked_for_stands_for_a_rank() -> None:
+    view = LayerView(
+        name="small",
+        op="MatMul",
+        linear=Linear(weight=np.ones((16, 16), np.float32), bias=None),
+        input_shape=(1, 16),
+        output_shape=(1, 16),
+        first=False,
+        last=False,
+    )
+    assert lowrank.offer(view).choices == ("lowrank@0.75", "lowrank@0.5", "lowrank@0.25")
