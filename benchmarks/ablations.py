@@ -52,6 +52,7 @@ class Variant:
         refit: Whether the layers behind are refitted.
         instead: Other ways to apply single choices, by their names.
         method: How the grids of quantised tensors are placed.
+        equalise: Whether channels are equalised first; None for where the validation images say so.
         criterion: By what the channels that go are chosen.
     """
 
@@ -59,13 +60,20 @@ class Variant:
     refit: bool = True
     instead: Instead = dataclasses.field(default_factory=dict)
     method: str = BEST
+    equalise: bool | None = None
     criterion: Criterion = "surgeon"
 
     def model(self, subject: Subject, choice: str) -> onnx.ModelProto:
         """Rewrite a network under a choice everywhere."""
         calibration = subject.calibration
-        if self.method != BEST:
-            calibration = Calibration(subject.graph, calibration.images, method=self.method)
+        if self.method != BEST or self.equalise is not None:
+            calibration = Calibration(
+                subject.graph,
+                calibration.images,
+                validation=calibration.grids.validation,
+                method=self.method,
+                equalise=self.equalise or False,
+            )
         return apply(
             subject.graph,
             chosen(subject, choice),
@@ -222,6 +230,16 @@ ABLATIONS = (
         "or the divergence is least, or by the method that keeps the logits best on validation images",
         choices=_offered("int8", "int8@u7"),
         variants=lambda _: (*(Variant(name=method, method=method) for method in METHODS), Variant(name="best of them")),
+    ),
+    Ablation(
+        name="equalisation",
+        question="Cross-layer equalisation: of no channels, of all that can be, or where it keeps the logits better",
+        choices=_offered("int8", "int8@u7"),
+        variants=lambda _: (
+            Variant(name="none", equalise=False),
+            Variant(name="all", equalise=True),
+            Variant(name="where better"),
+        ),
     ),
     Ablation(
         name="masks",
