@@ -122,5 +122,5 @@ def test_findings_are_kept_until_the_sources_change(
 def test_an_unknown_ablation_is_refused_with_what_exists(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         ablations.main(["--ablations", "appendix"])
-    said = "no ablation 'appendix'; expected some of data, bias, rounding, calibration, masks, refit"
+    said = "no ablation 'appendix'; expected some of data, bias, rounding, calibration, equalisation, masks, refit"
     assert said in capsys.readouterr().err
