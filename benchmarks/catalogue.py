@@ -242,7 +242,9 @@ def select(subject: Subject, asked: Sequence[str] | None) -> list[str]:
         raise SystemExit(f"no choice {unknown[0]!r} of {subject.name}; expected some of {', '.join(every)}")
 
     def is_wanted(choice: str) -> bool:
-        return choice in asked or choice.partition("@")[0].partition(" ")[0] in asked
+        # A name ends at a comma on the command line; what stands behind it says more of the same choice.
+        named = choice.partition(",")[0]
+        return named in asked or named.partition("@")[0].partition(" ")[0] in asked
 
     chosen = [choice for choice in every if is_wanted(choice)]
     return [EXACT, *(c for c in dict.fromkeys([*chosen, *(c for c in asked if c in composed)]) if c != EXACT)]
