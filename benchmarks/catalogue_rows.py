@@ -128,8 +128,11 @@ class Rows:
     def __init__(self, path: Path) -> None:
         """Read what is there."""
         self.path = path
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-        self._rows = {row.key: row for row in map(row_of, found)}
+        self._rows = self._read()
+
+    def _read(self) -> dict[tuple[str, str], Row]:
+        found = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else []
+        return {row.key: row for row in map(row_of, found)}
 
     def find(self, network_sha256: str, choice: str, state: str | None) -> Row | None:
         """Return a row that is finished in this state of the sources, or in any if that is None."""
@@ -137,8 +140,8 @@ class Rows:
         return row if row is not None and state in (None, row.state) else None
 
     def put(self, row: Row) -> None:
-        """Keep a row, in place of the one of the same choice."""
-        self._rows[row.key] = row
+        """Keep a row, in place of the one of the same choice, beside what another run has written meanwhile."""
+        self._rows = self._read() | {row.key: row}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_aside(self.path, json.dumps([dataclasses.asdict(each) for each in self], indent=1) + "\n")
 
