@@ -30,10 +30,10 @@ def test_a_description_is_of_the_file_that_is_shipped(name: str) -> None:
     assert len(content) == DESCRIBED[name]["bytes"]
 
 
-@pytest.mark.parametrize("name", PROMISED)
+@pytest.mark.parametrize("name", PROMISED | NOT_SHIPPED)
 def test_a_network_is_as_accurate_as_promised_on_all_test_images(name: str) -> None:
     assert DESCRIBED[name]["test_images"] == 10000
-    assert DESCRIBED[name]["test_top1"] >= PROMISED[name]
+    assert DESCRIBED[name]["test_top1"] >= (PROMISED | NOT_SHIPPED)[name]
 
 
 @pytest.mark.parametrize("name", PROMISED)
