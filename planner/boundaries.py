@@ -70,6 +70,17 @@ class Rounding:
         inputs = [source, *self._grid(name, grid)]
         self.nodes.append(helper.make_node("DequantizeLinear", inputs, [target], name=f"{name}.dequantize"))
 
+    def settled(self, tensor: str) -> str:
+        """Say that numbers read back are float32 from here on.
+
+        A compiler that finds bytes multiplied by stored integers takes its integer kernels, whatever was measured.
+        """
+        from onnx import TensorProto, helper
+
+        name = f"{tensor}.settled"
+        self.nodes.append(helper.make_node("Cast", [tensor], [name], name=name, to=TensorProto.FLOAT))
+        return name
+
     def _name(self, target: str) -> str:
         return target if target.startswith(f"{self.layer}.") else f"{self.layer}.{target}"
 
@@ -112,6 +123,8 @@ def join(
         if given != FLOAT and not open_ended:
             current = f"{layer.name}.{tensor}.{given}.real"
             rounding.dequantise(tensor, current, grid(tensor, given))
+            if reads == FLOAT:
+                current = rounding.settled(current)
         if reads not in {given, FLOAT}:
             whole = f"{layer.name}.{tensor}.{reads}"
             rounding.quantise(current, whole, grid(tensor, reads), reads)

@@ -99,7 +99,7 @@ class Kernel:
         blocks = sch.get_child_blocks(sch.get_sblock("root"))
         before, after = blocks[:place], blocks[place + 1 :]
         for block in reversed(before):
-            # What only the epilogue reads, such as another tensor that it rounds, may have been fused ahead of the anchor.
+            # What only the epilogue reads, such as another tensor that it rounds, may stand ahead of the anchor.
             readers = {sch.get(reader).name_hint for reader in sch.get_consumers(block)}
             if readers and readers.isdisjoint(self.names()[: place + 1]):
                 sch.compute_inline(block)

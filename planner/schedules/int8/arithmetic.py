@@ -105,31 +105,37 @@ def _cut(value: Any, least: float | None, most: float | None) -> Any:
     return value if least is None else te.max(value, tirx.const(least, "float32"))
 
 
-def requantise(sums: te.Tensor, offsets: te.Tensor, multipliers: te.Tensor, *, grid: Grid) -> te.Tensor:
+def requantise(sums: te.Tensor, multipliers: te.Tensor, *offsets: te.Tensor, grid: Grid) -> te.Tensor:
     """Round sums of products to bytes.
 
     Args:
         sums: ``(blocks, pixels, 16)`` int32.
-        offsets: ``(blocks, 1, 16)`` int32, added first: the bias, and what the zero of the input adds up to.
         multipliers: ``(blocks, 1, 16)`` float32, into units of the grid's scale.
+        offsets: ``(blocks, 1, 16)`` int32, added first: the bias, and what the zero of the input adds up to; none where
+            they are all 0.
         grid: Of the result.
     """
 
     def value(o: Any, p: Any, b: Any) -> Any:
-        return _byte(tirx.Cast("float32", sums[o, p, b] + offsets[o, 0, b]) * multipliers[o, 0, b], grid)
+        return _byte(_whole(sums, offsets, (o, p, b)) * multipliers[o, 0, b], grid)
 
     return te.compute(sums.shape, value, name="requantise")
 
 
 def real_sums(
-    sums: te.Tensor, offsets: te.Tensor, scales: te.Tensor, *, least: float | None, most: float | None
+    sums: te.Tensor, scales: te.Tensor, *offsets: te.Tensor, least: float | None, most: float | None
 ) -> te.Tensor:
     """Give sums of products as the float32 that they stand for; arguments as :func:`requantise` has them."""
 
     def value(o: Any, p: Any, b: Any) -> Any:
-        return _cut(tirx.Cast("float32", sums[o, p, b] + offsets[o, 0, b]) * scales[o, 0, b], least, most)
+        return _cut(_whole(sums, offsets, (o, p, b)) * scales[o, 0, b], least, most)
 
     return te.compute(sums.shape, value, name="real_sums")
+
+
+def _whole(sums: te.Tensor, offsets: tuple[te.Tensor, ...], place: tuple[Any, Any, Any]) -> Any:
+    o, _, b = place
+    return tirx.Cast("float32", sums[place] + offsets[0][o, 0, b] if offsets else sums[place])
 
 
 def real(*maps: te.Tensor, grids: tuple[Grid, ...], least: float | None = None, most: float | None = None) -> te.Tensor:

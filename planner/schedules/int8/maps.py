@@ -126,15 +126,20 @@ class Sums:
     least: float | None = None
     most: float | None = None
 
+    @property
+    def _added(self) -> tuple[Any, ...]:
+        """The offsets as an operand; none where all are 0, which equal constants of other layers could stand for."""
+        return (_constant(self.offsets, self.size),) if self.offsets.any() else ()
+
     def cut(self, least: float | None, most: float | None) -> Sums:
         """Cut to a narrower interval."""
         return replace(self, least=greater(self.least, least), most=smaller(self.most, most))
 
     def settle(self, rewriter: Rewriter, var: relax.Var) -> None:
         """Make the float32 that the sums stand for."""
-        offsets, scales = _constant(self.offsets, self.size), _constant(self.scales.astype(np.float32), self.size)
+        scales = _constant(self.scales.astype(np.float32), self.size)
         data = rewriter.call(
-            arithmetic.real_sums, self.data, offsets, scales, hint="dequantize", least=self.least, most=self.most
+            arithmetic.real_sums, self.data, scales, *self._added, hint="dequantize", least=self.least, most=self.most
         )
         _give(rewriter, var, data, self.size, self.shape)
 
@@ -145,8 +150,8 @@ class Sums:
         data = rewriter.call(
             arithmetic.requantise,
             self.data,
-            _constant(self.offsets, self.size),
             _constant(multipliers, self.size),
+            *self._added,
             hint="quantize",
             grid=grid,
         )
