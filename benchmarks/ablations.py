@@ -30,15 +30,15 @@ from performance import table
 
 from costmodels import write_aside
 from planner.accuracy import Evaluator, compare
+from planner.activations.ranges import METHODS
+from planner.activations.tensor_grids import BEST
 from planner.approximations.base import Context, Replacement
 from planner.approximations.prune import Criterion
 from planner.calibration import Calibration
 from planner.choices import Choice, approximation
 from planner.epilogue import Epilogue
 from planner.linear import Moments
-from planner.ranges import METHODS
 from planner.rewrite import EXACT, apply
-from planner.tensor_grids import BEST
 
 Instead = Mapping[str, Callable[[Context, str], Replacement]]
 

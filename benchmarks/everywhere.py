@@ -14,9 +14,9 @@ from planner.calibration import Calibration
 from planner.choices import MASK, Choice, approximation, modules
 from planner.dataset import Dataset
 from planner.graph import LayerGraph
-from planner.mask_choices import everywhere as masked
-from planner.mask_choices import share_of
-from planner.masks import masks_of
+from planner.masks.choices import everywhere as masked
+from planner.masks.choices import share_of
+from planner.masks.classes import masks_of
 from planner.rewrite import EXACT, applicable
 
 SHIPPED = ("quick", "resnet8", "vggs", "vgg16q")

@@ -13,7 +13,7 @@ from planner.batching import batchable
 from planner.calibration import Calibration
 from planner.errors import InputError
 from planner.execution import BATCH, run_model
-from planner.mask_choices import alone
+from planner.masks.choices import alone
 from planner.rewrite import EXACT, apply
 
 if TYPE_CHECKING:

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.activations.equalisation import equalised
+from planner.activations.tensor_grids import BEST, TensorGrids
 from planner.approximations.base import LayerView
 from planner.batching import batchable
 from planner.draft import attributes
 from planner.epilogue import Epilogue, epilogue_of
-from planner.equalisation import equalised
 from planner.errors import InputError
 from planner.execution import BATCH, run_nodes
 from planner.linear import WEIGHTED, Moments, linear_of, moments, output_rows, sample, unfit
-from planner.tensor_grids import BEST, TensorGrids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import onnx
 
+    from planner.activations.grids import Grid
     from planner.dataset import Dataset
     from planner.graph import LayerGraph
-    from planner.grids import Grid
 
 __all__ = ["Calibration", "arrays_of", "opset_of", "views_of"]
 
@@ -125,9 +125,9 @@ class Calibration:
             graph: The exact network.
             images: Calibration images as the network takes them, ``[image][channel][row][column]``.
             validation: Images that the method is chosen by, likewise; without any ``best`` is the least squared error.
-            method: How grids of quantised tensors are placed: a method of `planner.ranges`, or ``best``.
-            equalise: Whether a network that computes with bytes is equalised first (`planner.equalisation`); None for
-                where the validation images say so.
+            method: How grids of quantised tensors are placed: a method of `planner.activations.ranges`, or ``best``.
+            equalise: Whether a network that computes with bytes is equalised first
+                (`planner.activations.equalisation`); None for where the validation images say so.
             arrays: Constants in place of the network's own; they compute the same.
             threads: Threads of onnxruntime.
 

@@ -17,7 +17,7 @@ from costmodels.costs import Format
 from planner.approximations.base import Approximation, LayerView, Offer
 from planner.calibration import arrays_of, views_of
 from planner.errors import InputError
-from planner.mask_choices import USUAL_MASKED, mask_offers, masked_names, share_of
+from planner.masks.choices import USUAL_MASKED, mask_offers, masked_names, share_of
 from planner.registry import discover, get
 
 if TYPE_CHECKING:

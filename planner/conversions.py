@@ -16,7 +16,7 @@ import numpy as np
 
 from costmodels import Conversion, EdgeCosts
 from planner.choices import Choice, formats
-from planner.masked_costs import is_joined, read_format
+from planner.masks.costs import is_joined, read_format
 
 if TYPE_CHECKING:
     from planner.graph import LayerGraph

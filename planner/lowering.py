@@ -16,9 +16,9 @@ from onnx import numpy_helper
 from tvm import relax
 from tvm.relax.frontend.onnx import from_onnx
 
-from planner import stored_weights
 from planner.schedules import WINOGRAD, naming, prepare
 from planner.segments import Entry, Network, Segment
+from planner.storage import stored_weights
 
 _KEPT = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT16})
 

@@ -25,7 +25,7 @@ from planner.conversions import edge_costs
 from planner.devices import Device, open_device
 from planner.errors import InputError
 from planner.journal import Journal
-from planner.masked_costs import loss_of, pairs_to_measure
+from planner.masks.costs import loss_of, pairs_to_measure
 from planner.measured_builds import Builds
 from planner.model import Model
 

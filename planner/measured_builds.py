@@ -17,7 +17,7 @@ from planner import rewrite
 from planner.choices import EXACT, Choice
 from planner.conversions import Observation, patterns, representatives
 from planner.devices import Device, Program
-from planner.masked_costs import is_masked, mask_builds, random_plan
+from planner.masks.costs import is_masked, mask_builds, random_plan
 from planner.segments import Entry
 
 if TYPE_CHECKING:

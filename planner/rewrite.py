@@ -16,24 +16,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.activations.boundaries import join
+from planner.activations.grids import LEVELS
 from planner.approximations.base import Context, LayerView, Replacement, exact
-from planner.boundaries import join
 from planner.calibration import Calibration, opset_of
 from planner.choices import EXACT, Choice, applicable, approximation, checked, formats, offers, parsed
 from planner.draft import Draft
 from planner.errors import InputError
-from planner.grids import LEVELS
 from planner.layering import bytes_of, in_order, parameters_of
 from planner.linear import Linear, Moments, moments
-from planner.pruned import pruned
+from planner.masks.pruned import pruned
 from planner.refit import Aim, aim_at
 
 if TYPE_CHECKING:
     import onnx
 
+    from planner.activations.grids import Grid
     from planner.approximations.prune import Criterion
     from planner.graph import LayerGraph
-    from planner.grids import Grid
 
 __all__ = ["EXACT", "Rewritten", "applicable", "apply", "offers"]
 

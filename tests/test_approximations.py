@@ -15,7 +15,7 @@ from planner.choices import modules
 from planner.errors import InputError
 from planner.graph import read
 from planner.linear import Linear, input_rows, linear_of, moments, output_rows, sample
-from planner.masked_costs import is_masked
+from planner.masks.costs import is_masked
 from planner.registry import discover
 from planner.rewrite import applicable, apply, offers
 

@@ -7,10 +7,10 @@ from entries import HASWELL, compiled
 from networks import NETWORKS, Builder, chain, images, residual, run, saved
 from onnx import numpy_helper
 
+from planner.activations.grids import rounded_weights
 from planner.calibration import Calibration
 from planner.errors import InputError
 from planner.graph import read
-from planner.grids import rounded_weights
 from planner.rewrite import EXACT, apply, offers
 from planner.schedules.int8.targets import Instruction
 from planner.segments import Entry

@@ -16,9 +16,9 @@ from networks import Builder, run
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from planner.coded_weights import Coded, read
 from planner.errors import InputError
 from planner.layering import bytes_of, parameters_of
+from planner.storage.coded_weights import Coded, read
 
 FORMS = (
     "4 bits in groups",

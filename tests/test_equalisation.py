@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from networks import NETWORKS, Builder, chain, images, residual, run, saved
 
+from planner.activations.equalisation import classes, equalised
 from planner.calibration import Calibration
-from planner.equalisation import classes, equalised
 from planner.graph import read
 from planner.rewrite import apply
 

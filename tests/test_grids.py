@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Builder, chain, images, residual, saved
 
+from planner.activations.grids import Grid, rounded_weights, spanning, whole_weights
+from planner.activations.ranges import METHODS, Histogram, grid_of
+from planner.activations.tensor_grids import divergence, roots
 from planner.calibration import Calibration
 from planner.errors import InputError
 from planner.graph import read
-from planner.grids import Grid, rounded_weights, spanning, whole_weights
-from planner.ranges import METHODS, Histogram, grid_of
-from planner.tensor_grids import divergence, roots
 
 
 def tailed(seed=0, count=60_000):

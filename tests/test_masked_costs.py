@@ -14,7 +14,8 @@ from planner.choices import applicable, parsed
 from planner.compiler import compile_networks, host_target
 from planner.devices import open_device
 from planner.graph import read
-from planner.masked_costs import (
+from planner.masks.classes import masks_of
+from planner.masks.costs import (
     is_joined,
     is_masked,
     loss_of,
@@ -23,7 +24,6 @@ from planner.masked_costs import (
     random_plan,
     read_format,
 )
-from planner.masks import masks_of
 from planner.measured_builds import Builds
 from planner.model import Model
 from planner.rewrite import apply

@@ -7,8 +7,8 @@ from networks import CLASSES, NETWORKS, Builder, saved
 from planner.choices import Choice, applicable, offers, parsed
 from planner.errors import InputError
 from planner.graph import read
-from planner.mask_choices import everywhere, with_masks
-from planner.masks import ChannelClass, masks_of
+from planner.masks.choices import everywhere, with_masks
+from planner.masks.classes import ChannelClass, masks_of
 from planner.rewrite import apply
 
 

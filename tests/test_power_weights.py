@@ -16,8 +16,8 @@ from onnx.reference import ReferenceEvaluator
 
 from planner.errors import InputError
 from planner.layering import bytes_of, parameters_of
-from planner.power_weights import Powers, read
 from planner.segments import Entry
+from planner.storage.power_weights import Powers, read
 
 
 def powers(shape: tuple[int, int, int, int], kept: int, seed: int = 0) -> Powers:

@@ -19,9 +19,9 @@ from planner.draft import attributes
 from planner.errors import InputError
 from planner.graph import read
 from planner.linear import Linear, moments
-from planner.mask_choices import everywhere, with_masks
-from planner.masks import masks_of
-from planner.pruned import Pruned, pruned
+from planner.masks.choices import everywhere, with_masks
+from planner.masks.classes import masks_of
+from planner.masks.pruned import Pruned, pruned
 from planner.rewrite import apply
 from planner.segments import Entry
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.linear import Linear, Moments, moments
-from planner.powers import fitted
-from planner.rounding import Codebook, Problem, Steps, fitted_codebook, fitted_steps, rounded, shift
-from planner.storing import clustered, in_steps
+from planner.storage.powers import fitted
+from planner.storage.rounding import Codebook, Problem, Steps, fitted_codebook, fitted_steps, rounded, shift
+from planner.storage.storing import clustered, in_steps
 
 
 def layer(outputs: int, inputs: int, rows: int = 400, seed: int = 0) -> tuple[Linear, Moments, np.ndarray]:

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Builder
 
-from planner import stored_weights
 from planner.schedules.codes import Form, planes
 from planner.schedules.storage import Codes
+from planner.storage import stored_weights
 
 INT4, UINT4 = (onnx.helper.tensor_dtype_to_np_dtype(kind) for kind in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4))
 FORMS = ("float16", "int8", "int8 in groups", "int4", "int4 in groups", "uint4 in groups")

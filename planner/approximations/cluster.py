@@ -3,7 +3,7 @@
 Han, Mao and Dally, *Deep compression: compressing deep neural networks with pruning, trained quantization and Huffman
 coding* (ICLR 2016), section 3, without training: k-means weighted by what each weight does to the outputs, after Choi,
 El-Khamy and Lee, *Towards the limit of network quantization* (ICLR 2017), section 3, and codes chosen so that
-outputs change least (`planner.rounding`). With 16, 8 or 4 entries a weight takes 4, 3 or 2 bits.
+outputs change least (`planner.storage.rounding`). With 16, 8 or 4 entries a weight takes 4, 3 or 2 bits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import partial
 
 from planner.approximations.base import Context, LayerView, Offer, Replacement
-from planner.storing import as_codes, clustered, reason_against
+from planner.storage.storing import as_codes, clustered, reason_against
 
 __all__ = ["CHOICES", "INTEGER", "KIND", "ON_REQUEST", "apply", "offer"]
 

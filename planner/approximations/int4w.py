@@ -5,7 +5,7 @@ numbers of 8 bits, so that kernels of bytes can multiply them as they are: progr
 *QServe: W4A8KV4 quantization and system co-design for efficient LLM serving* (2024), section 4.1. Multipliers
 and scales are those of least squared error among many that clip the greatest weights: Banner, Nahshan and Soudry, *Post
 training 4-bit quantization of convolutional networks* (NeurIPS 2019), section 2, searched for rather than derived from
-a distribution. How numbers are rounded so that outputs change least is told in `planner.rounding`.
+a distribution. How numbers are rounded so that outputs change least is told in `planner.storage.rounding`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import partial
 
 from planner.approximations.base import Context, LayerView, Offer, Replacement
-from planner.storing import as_codes, in_steps, reason_against
+from planner.storage.storing import as_codes, in_steps, reason_against
 
 __all__ = ["BLOCK", "CHOICES", "INTEGER", "KIND", "ON_REQUEST", "apply", "offer"]
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from planner.activations.boundaries import Rounding
+from planner.activations.grids import LEVELS, whole_weights
+from planner.activations.ranges import DEFAULT, Histogram, grid_of
 from planner.approximations.base import Context, LayerView, Offer, Replacement, Stored, stored
-from planner.boundaries import Rounding
-from planner.grids import LEVELS, whole_weights
-from planner.ranges import DEFAULT, Histogram, grid_of
 
 if TYPE_CHECKING:
     import numpy as np

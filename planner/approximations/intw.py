@@ -9,7 +9,7 @@ from functools import partial
 
 from planner.approximations.base import Context, LayerView, Offer, Replacement
 from planner.approximations.int4w import BLOCK
-from planner.storing import as_codes, in_steps, reason_against
+from planner.storage.storing import as_codes, in_steps, reason_against
 
 __all__ = ["CHOICES", "INTEGER", "KIND", "ON_REQUEST", "apply", "offer"]
 

@@ -2,17 +2,17 @@
 
 Zhao et al., *SmartExchange: trading higher-cost memory storage/access for lower-cost computation* (ISCA 2020). The
 figure is the share of coefficients that are there; the others are zero, in whole rows of a filter. How they are found
-is told in `planner.powers`.
+is told in `planner.storage.powers`.
 """
 
 from __future__ import annotations
 
 from planner.approximations.base import Context, LayerView, Offer, Replacement
 from planner.linear import Linear, Moments
-from planner.power_weights import INPUTS, Powers
-from planner.powers import fitted
-from planner.rounding import Problem
-from planner.storing import as_codes, reason_against
+from planner.storage.power_weights import INPUTS, Powers
+from planner.storage.powers import fitted
+from planner.storage.rounding import Problem
+from planner.storage.storing import as_codes, reason_against
 
 __all__ = ["CHOICES", "KIND", "ON_REQUEST", "apply", "offer"]
 

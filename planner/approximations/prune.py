@@ -8,7 +8,8 @@ least is removed, G⁻¹ and W are brought up to date, and so on.  Layers that r
 of its outputs' variance.  That channels can go from a trained network without training it again, if what reads them is
 fitted by least squares, is from Kwon et al., *A fast post-training pruning framework for transformers* (NeurIPS 2022).
 
-Masks stand behind the colon of a choice's name, ``int8:0.75>0.5``; which tensors share one is told by `planner.masks`.
+Masks stand behind the colon of a choice's name, ``int8:0.75>0.5``; `planner.masks.classes` tells which tensors share
+one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from planner.refit import ridge
 if TYPE_CHECKING:
     from planner.calibration import Calibration
     from planner.linear import Linear, Moments
-    from planner.masks import ChannelClass
+    from planner.masks.classes import ChannelClass
 
 __all__ = ["CHOICES", "KIND", "Criterion", "apply", "kept", "offer", "removals", "without"]
 
@@ -49,7 +50,7 @@ _LEAST = 1e-30
 def offer(view: LayerView) -> Offer:
     """Offer all shares: whether the classes of a layer can keep them is a matter of the network, not of the layer.
 
-    See `planner.mask_choices.mask_offers`.
+    See `planner.masks.choices.mask_offers`.
     """
     return Offer(choices=CHOICES) if min(view.output_shape[1:2], default=0) > 1 else Offer(reason="it has one channel")
 

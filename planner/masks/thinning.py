@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.masks import masks_of
+from planner.masks.classes import masks_of
 
 if TYPE_CHECKING:
     from planner.approximations.base import LayerView

@@ -1,7 +1,7 @@
 """Grids of a network's tensors: which method places them, chosen by what the rounded network makes of its logits.
 
-The methods of :mod:`planner.ranges` disagree, and which is right depends on the network.  Each places the grids of all
-tensors on calibration images; the network with its tensors and weights rounded is then run on validation images, and
+The methods of :mod:`planner.activations.ranges` disagree, and which is right depends on the network.  Each places the
+grids of all tensors on calibration images; the network with its tensors and weights rounded is then run on validation images, and
 the method is taken whose logits stay nearest to the exact ones, by the divergence of the classes' probabilities
 (Kullback and Leibler).  Labels are not needed, and an image counts even where no answer changes.
 """
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.boundaries import Rounding
+from planner.activations.boundaries import Rounding
+from planner.activations.grids import LEVELS, Grid, rounded_weights
+from planner.activations.ranges import DEFAULT, METHODS, Histogram, grid_of
 from planner.errors import InputError
-from planner.grids import LEVELS, Grid, rounded_weights
 from planner.layering import in_order
-from planner.ranges import DEFAULT, METHODS, Histogram, grid_of
 
 if TYPE_CHECKING:
     import onnx
@@ -32,7 +32,7 @@ __all__ = ["BEST", "TensorGrids", "divergence", "roots"]
 Float32 = NDArray[np.float32]
 
 BEST = "best"
-"""Stands for the method that suits a network best: `planner.ranges.DEFAULT` where no images decide."""
+"""Stands for the method that suits a network best: `planner.activations.ranges.DEFAULT` where no images decide."""
 
 _IMAGES = 512
 """Validation images that a method is judged by."""
@@ -84,7 +84,7 @@ class TensorGrids:
     """Place and keep the grids of a network's tensors.
 
     Attributes:
-        method: A method of `planner.ranges`, or ``best``.
+        method: A method of `planner.activations.ranges`, or ``best``.
         validation: Images that it is chosen by, ``[image]...``, or None.
     """
 

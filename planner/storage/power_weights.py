@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner import code_planes
 from planner.draft import attributes
 from planner.errors import InputError
+from planner.storage import code_planes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,7 +88,7 @@ class Powers:
         return self.numbers * self.scale[:, None, None, None]
 
     def written(self, weight: str, output: str) -> tuple[list[onnx.NodeProto], dict[str, NDArray[Any]]]:
-        """Write the filters as ONNX; arguments and result as `planner.coded_weights.Coded.written` has them."""
+        """Write the filters as ONNX; arguments and result as `planner.storage.coded_weights.Coded.written` has them."""
         from onnx import TensorProto, helper
 
         outputs, slots, rows, columns = self.coefficients.shape
@@ -135,7 +135,7 @@ def _table() -> NDArray[np.int32]:
 
 
 def read(output: str, makers: Mapping[str, onnx.NodeProto], constants: Mapping[str, NDArray[Any]]) -> Powers | None:
-    """Read filters that `Powers.written` wrote; arguments as `planner.coded_weights.read` has them.
+    """Read filters that `Powers.written` wrote; arguments as `planner.storage.coded_weights.read` has them.
 
     Returns:
         The filters; None where they are written in some other way.

@@ -10,8 +10,8 @@ from planner.approximations import prune
 from planner.approximations.base import Offer
 from planner.calibration import arrays_of, views_of
 from planner.errors import InputError
-from planner.masks import masks_of
-from planner.thinning import left_of, thinner
+from planner.masks.classes import masks_of
+from planner.masks.thinning import left_of, thinner
 
 if TYPE_CHECKING:
     from planner.approximations.base import LayerView

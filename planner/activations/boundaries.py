@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.grids import Grid
+from planner.activations.grids import Grid
 
 if TYPE_CHECKING:
     import onnx

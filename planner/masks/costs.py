@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from planner.choices import EXACT, Choice, formats
-from planner.masks import masks_of
+from planner.masks.classes import masks_of
 
 if TYPE_CHECKING:
     from costmodels import Format

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.activations.grids import Grid, spanning
 from planner.errors import InputError
-from planner.grids import Grid, spanning
 
 __all__ = ["DEFAULT", "METHODS", "Histogram", "grid_of"]
 

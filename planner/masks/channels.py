@@ -14,7 +14,7 @@ from planner.calibration import arrays_of, opset_of
 from planner.draft import attributes
 from planner.layering import ELEMENTWISE
 from planner.linear import linear_of
-from planner.masks import ChannelClass, Masks
+from planner.masks.classes import ChannelClass, Masks
 
 if TYPE_CHECKING:
     import onnx
@@ -214,7 +214,7 @@ class _Follower:
 
 
 def follow(graph: LayerGraph) -> Masks:
-    """Find the classes of a network's channels; see `planner.masks.masks_of`."""
+    """Find the classes of a network's channels; see `planner.masks.classes.masks_of`."""
     follower = _Follower(graph)
     sets, tensors = follower.sets, follower.tensors
     roots = np.array([sets.find(item) for item in range(len(sets.parent))], np.int64)

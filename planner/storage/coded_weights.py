@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner import code_planes
-from planner.code_planes import PLANES
 from planner.draft import attributes
 from planner.errors import InputError
+from planner.storage import code_planes
+from planner.storage.code_planes import PLANES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

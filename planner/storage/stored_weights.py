@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from tvm import relax
 
-from planner import coded_weights, power_weights
 from planner.draft import attributes
 from planner.schedules import naming
 from planner.schedules.powers import PowerFilters
 from planner.schedules.storage import Codes
 from planner.segments import Segment
+from planner.storage import coded_weights, power_weights
 
 __all__ = ["emit", "read"]
 

@@ -177,6 +177,6 @@ def masks_of(graph: LayerGraph) -> Masks:
     Returns:
         Its classes, those that cannot lose channels included, each with the reason.
     """
-    from planner.channels import follow
+    from planner.masks.channels import follow
 
     return follow(graph)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.power_weights import EXPONENTS, INPUTS, Powers
+from planner.storage.power_weights import EXPONENTS, INPUTS, Powers
 
 if TYPE_CHECKING:
-    from planner.rounding import Problem
+    from planner.storage.rounding import Problem
 
 __all__ = ["fitted"]
 

@@ -11,7 +11,7 @@ from planner.approximations.base import Context, Replacement
 from planner.errors import InputError
 from planner.execution import run_nodes
 from planner.linear import Linear, linear_of, moments
-from planner.rounding import Problem, Rounded, Steps, fitted_codebook, fitted_steps, rounded, shift
+from planner.storage.rounding import Problem, Rounded, Steps, fitted_codebook, fitted_steps, rounded, shift
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from planner.coded_weights import Coded
     from planner.layering import Shape
     from planner.linear import Moments
-    from planner.power_weights import Powers
+    from planner.storage.coded_weights import Coded
+    from planner.storage.power_weights import Powers
 
 __all__ = ["FEWEST_INPUTS", "as_codes", "clustered", "in_steps", "reason_against"]
 
@@ -67,7 +67,7 @@ def in_steps(linear: Linear, found: Moments, positions: int, *, bits: int, block
         block: Input channels in a group, at each place of the kernel; the last may have fewer. Of a flattened map,
             a group has all places of as many channels as come near to that, in fours.
     """
-    from planner.coded_weights import Coded
+    from planner.storage.coded_weights import Coded
 
     if positions > 1:
         block = _WORD * positions * max(1, round(block / (_WORD * positions)))
@@ -103,7 +103,7 @@ def clustered(linear: Linear, found: Moments, positions: int, *, bits: int) -> C
         positions: Of no importance here.
         bits: Of a code; the table has 2 to that power of entries.
     """
-    from planner.coded_weights import Coded
+    from planner.storage.coded_weights import Coded
 
     problem = Problem.of(linear.matrix, found)
     # Kernels of bytes fill channels up to whole blocks, with weights of 0.

@@ -14,16 +14,16 @@ from planner.approximations.prune import Criterion, kept, without
 from planner.calibration import Calibration
 from planner.layering import ELEMENTWISE
 from planner.linear import Linear, Moments, output_rows, sample
-from planner.masks import masks_of
-from planner.thinning import thinner
+from planner.masks.classes import masks_of
+from planner.masks.thinning import thinner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx
 
+    from planner.activations.grids import Grid
     from planner.choices import Choice
-    from planner.grids import Grid
 
 __all__ = ["Pruned", "pruned"]
 
