@@ -1,9 +1,9 @@
 """Grids of a network's tensors: which method places them, chosen by what the rounded network makes of its logits.
 
 The methods of :mod:`planner.activations.ranges` disagree, and which is right depends on the network.  Each places the
-grids of all tensors on calibration images; the network with its tensors and weights rounded is then run on validation images, and
-the method is taken whose logits stay nearest to the exact ones, by the divergence of the classes' probabilities
-(Kullback and Leibler).  Labels are not needed, and an image counts even where no answer changes.
+grids of all tensors on calibration images; the network with its tensors and weights rounded is then run on validation
+images, and the method is taken whose logits stay nearest to the exact ones, by the divergence of the classes'
+probabilities (Kullback and Leibler).  Labels are not needed, and an image counts even where no answer changes.
 """
 
 from __future__ import annotations
