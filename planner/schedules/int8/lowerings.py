@@ -343,9 +343,8 @@ def lower_global_mean(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> b
 def _mean(rewriter: Rewriter, var: relax.Var, known: ByteMap, output: FeatureMap, window: Window) -> bool:
     known = known.in_blocks(rewriter)
     sums = rewriter.call(
-        pooling.total, known.data, hint="avg_pool", pattern=FUSABLE,
-        source=known.size, output=output, window=window,
-    )  # fmt: skip
+        pooling.total, known.data, hint="avg_pool", pattern=FUSABLE, source=known.size, output=output, window=window
+    )
     count = window.kernel[0] * window.kernel[1]
     offsets = np.full(output.channels, -known.grid.zero * count, np.int32)
     scales = np.full(output.channels, np.float64(np.float32(known.grid.scale)) / count)
