@@ -38,7 +38,7 @@ class Histogram:
         least: The least value.
         greatest: The greatest value.
 
-    >>> Histogram.of(np.array([0.0, 1.0, 2.0], np.float32)).counts.sum()
+    >>> float(Histogram.of(np.array([0.0, 1.0, 2.0], np.float32)).counts.sum())
     3.0
     """
 
