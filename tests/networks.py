@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 
 CLASSES = 5
 
+CONVOLUTIONS = {
+    "plain": {"pads": [1, 1, 1, 1]},
+    "strided": {"pads": [1, 1, 1, 1], "strides": [2, 1]},
+    "unpadded": {"pads": [0, 0, 0, 0]},
+    "uneven": {"pads": [0, 2, 1, 0], "strides": [1, 2]},
+    "dilated": {"pads": [2, 2, 2, 2], "dilations": [2, 2]},
+    "grouped": {"pads": [1, 1, 1, 1], "group": 2},
+    "depthwise": {"pads": [1, 1, 1, 1], "group": 8},
+}
+"""Attributes of convolutions of three rows and columns, and what they are called; the last reads eight channels."""
+
 
 class Builder:
     """Put a network together node by node; tensors are called after the nodes that make them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 from hypothesis import strategies as st
@@ -106,3 +107,13 @@ def small_table(**more) -> CostTable:
 def chain_edges(names: list[str]) -> tuple[EdgeCosts, ...]:
     """Connect layers in a row."""
     return tuple(EdgeCosts(source=u, target=v) for u, v in itertools.pairwise(names))
+
+
+def every_plan(table: CostTable) -> Iterator[dict[str, dict[str, str]]]:
+    """Yield all combinations of choices, allowed or not."""
+    places = [(m.name, la.name, [c.name for c in la.choices]) for m in table.models for la in m.layers]
+    for picked in itertools.product(*(names for _, _, names in places)):
+        found: dict[str, dict[str, str]] = {}
+        for (model, layer, _), name in zip(places, picked, strict=True):
+            found.setdefault(model, {})[layer] = name
+        yield found

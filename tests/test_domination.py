@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
-from problems import chain_edges, choice, small_table
+from problems import chain_edges, choice, every_plan, small_table
 
 from costmodels import CostTable, Format, LayerCosts, ModelCosts, TableError
 from planner.budget import Budget
@@ -71,18 +70,9 @@ budgets = st.builds(
 )
 
 
-def combinations(table: CostTable) -> Iterator[dict[str, dict[str, str]]]:
-    places = [(m.name, la.name, [c.name for c in la.choices]) for m in table.models for la in m.layers]
-    for picked in itertools.product(*(names for _, _, names in places)):
-        found: dict[str, dict[str, str]] = {}
-        for (model, layer, _), name in zip(places, picked, strict=True):
-            found.setdefault(model, {})[layer] = name
-        yield found
-
-
 def best(table: CostTable, budget: Budget, objective: str) -> Fraction | int | None:
     values: list[Fraction | int] = []
-    for choices in combinations(table):
+    for choices in every_plan(table):
         try:
             exact = figures(table, choices, budget)
         except InputError:

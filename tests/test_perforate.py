@@ -12,14 +12,6 @@ from planner.graph import read
 from planner.rewrite import apply, offers
 
 STEPS = {"rows": (2, 1), "cols": (1, 2), "both": (2, 2), "thirds": (3, 1)}
-CONVOLUTIONS = {
-    "plain": {"pads": [1, 1, 1, 1]},
-    "strided": {"pads": [1, 1, 1, 1], "strides": [2, 1]},
-    "unpadded": {"pads": [0, 0, 0, 0]},
-    "uneven": {"pads": [0, 2, 1, 0], "strides": [1, 2]},
-    "dilated": {"pads": [2, 2, 2, 2], "dilations": [2, 2]},
-    "grouped": {"pads": [1, 1, 1, 1], "group": 2},
-}
 
 
 def graph_of(height: int, width: int, folder, inputs: int = 4, **values):
@@ -58,10 +50,10 @@ def expected(full: np.ndarray, step: int, phase: int, axis: int) -> tuple[np.nda
     return np.moveaxis(made, 0, axis), np.arange(phase, length)
 
 
-@pytest.mark.parametrize("kind", CONVOLUTIONS)
+@pytest.mark.parametrize("kind", networks.CONVOLUTIONS)
 @pytest.mark.parametrize("choice", perforate.CHOICES)
 def test_the_grid_is_computed_and_the_rest_interpolated(kind: str, choice: str, tmp_path) -> None:
-    values = CONVOLUTIONS[kind]
+    values = networks.CONVOLUTIONS[kind]
     graph = graph_of(14, 17, tmp_path, inputs=8, **values)
     images = networks.images(graph.model, 24)
     model = apply(graph, {"conv": choice}, images).model

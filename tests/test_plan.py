@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
-from problems import choice, small_table, two_layers
+from problems import choice, every_plan, small_table, two_layers
 
 import solvers
 from costmodels import (
@@ -94,16 +93,6 @@ def conversions(rng) -> tuple[Conversion, ...]:
         )
         for a, b in itertools.permutations(plain, 2)
     )
-
-
-def every_plan(table: CostTable) -> Iterator[dict[str, dict[str, str]]]:
-    """Yield all combinations of choices, allowed or not."""
-    places = [(m.name, la.name, [c.name for c in la.choices]) for m in table.models for la in m.layers]
-    for picked in itertools.product(*(names for _, _, names in places)):
-        found: dict[str, dict[str, str]] = {}
-        for (model, layer, _), name in zip(places, picked, strict=True):
-            found.setdefault(model, {})[layer] = name
-        yield found
 
 
 def best_value(table: CostTable, budget: Budget, objective: str) -> Fraction | None:

@@ -10,16 +10,6 @@ from planner.calibration import Calibration
 from planner.graph import read
 from planner.rewrite import apply, offers
 
-CONVOLUTIONS = {
-    "plain": {"pads": [1, 1, 1, 1]},
-    "strided": {"pads": [1, 1, 1, 1], "strides": [2, 1]},
-    "unpadded": {"pads": [0, 0, 0, 0]},
-    "uneven": {"pads": [0, 2, 1, 0], "strides": [1, 2]},
-    "dilated": {"pads": [2, 2, 2, 2], "dilations": [2, 2]},
-    "grouped": {"pads": [1, 1, 1, 1], "group": 2},
-    "depthwise": {"pads": [1, 1, 1, 1], "group": 8},
-}
-
 
 def graph_of(folder, size: int = 3, weight: np.ndarray | None = None, **values):
     b = networks.Builder((1, 2, 13, 12))
@@ -38,12 +28,12 @@ def node_of(model):
     return {item.name: list(item.ints) for item in node.attribute if item.ints}
 
 
-@pytest.mark.parametrize("kind", CONVOLUTIONS)
+@pytest.mark.parametrize("kind", networks.CONVOLUTIONS)
 @pytest.mark.parametrize("share", [0.67, 0.5, 0.34])
 def test_what_is_kept_is_no_more_than_the_share_and_the_output_keeps_its_size(
     kind: str, share: float, tmp_path
 ) -> None:
-    graph = graph_of(tmp_path, **CONVOLUTIONS[kind])
+    graph = graph_of(tmp_path, **networks.CONVOLUTIONS[kind])
     images = networks.images(graph.model, 12)
     if f"sample@{share}" not in offers(graph)["conv"]["sample"].choices:
         pytest.skip("another share keeps as many elements")
@@ -87,9 +77,9 @@ def test_fitted_weights_do_better_than_those_that_were_there(tmp_path) -> None:
 
 
 def test_depthwise_filters_are_kept_without_gaps(tmp_path) -> None:
-    view = Calibration(graph_of(tmp_path, **CONVOLUTIONS["depthwise"]), np.zeros((1, 2, 13, 12), np.float32)).views[
-        "conv"
-    ]
+    view = Calibration(
+        graph_of(tmp_path, **networks.CONVOLUTIONS["depthwise"]), np.zeros((1, 2, 13, 12), np.float32)
+    ).views["conv"]
     assert all(rows.distance == columns.distance == 1 for rows, columns in sample.keeps(view, 0.67))
 
 
