@@ -23,7 +23,7 @@ from planner.choices import applicable
 from planner.compiler import compile_networks, host_target
 from planner.devices import open_device
 from planner.masks.costs import random_plan
-from planner.measured_builds import Builds
+from planner.measuring.builds import Builds
 from planner.rewrite import apply
 from planner.segments import Entry
 

@@ -1,41 +1,31 @@
 """Measuring: what every choice of every layer costs in time, bytes and accuracy.
 
 Bytes and times come from networks built with one choice wherever it applies, so that a handful of builds covers all
-layers in their real surroundings (see :mod:`planner.measured_builds`); losses come from networks with a single layer
+layers in their real surroundings (see :mod:`planner.measuring.builds`); losses come from networks with a single layer
 approximated and the ones behind it refitted.  Whole networks are timed beside their layers, and what the sum of
 layers misses is fitted and kept with the table (see :mod:`costmodels.latency`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
-import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from costmodels import ChoiceCost, CostTable, LayerCosts, ModelCosts
-from planner.choices import EXACT, applicable, formats
-from planner.conversions import edge_costs
+from costmodels import CostTable, ModelCosts
+from planner.choices import applicable
 from planner.devices import Device, open_device
 from planner.errors import InputError
-from planner.journal import Journal
-from planner.masks.costs import loss_of, pairs_to_measure
-from planner.measured_builds import Builds
+from planner.measuring.builds import Builds
+from planner.measuring.costs import model_costs
+from planner.measuring.journal import Journal
+from planner.measuring.losses import choice_losses
 from planner.model import Model
 
-if TYPE_CHECKING:
-    from planner.accuracy import LossCost
-    from planner.calibration import Calibration
-
 __all__ = ["Progress", "measure"]
-
-logger = logging.getLogger(__name__)
 
 ROUNDS = 25
 """Rounds in which all builds are timed in turn."""
@@ -133,108 +123,9 @@ def _measure_one(
 
     data = model.data()
     calibration = Calibration.of(model.graph, data)
-    losses = _losses(model, choices, calibration, journal, refit=refit, tell=tell)
+    losses = choice_losses(model, choices, calibration, journal, refit=refit, tell=tell)
     builds = Builds(model, choices, calibration, device)
     builds.compile(tell)
     slack = builds.slack(MIXES, seed, tell)
     builds.time(rounds, tell)
-    return _costs(model, choices, builds, losses, slack)
-
-
-def _losses(
-    model: Model,
-    choices: Mapping[str, Sequence[str]],
-    calibration: Calibration,
-    journal: Journal,
-    *,
-    refit: bool,
-    tell: Progress,
-) -> dict[tuple[str, str], LossCost]:
-    """Measure the loss of every choice alone, those that a journal has left aside."""
-    from planner.accuracy import LossCost, measure_losses
-
-    data = model.data()
-    pairs = pairs_to_measure(model.graph, choices)
-    about = {
-        "what": "loss",
-        "model": model.graph.source_digest,
-        "data": data.digest,
-        "refit": refit,
-        "blinkplan": version("blinkplan"),
-    }
-    found: dict[tuple[str, str], LossCost] = {}
-    for layer, choice in pairs:
-        known = journal.get({**about, "layer": layer, "choice": choice})
-        if known is not None:
-            found[layer, choice] = LossCost(**known)
-    if found:
-        logger.info("%s: %d of %d losses are in the journal", model.name, len(found), len(pairs))
-    missing: dict[str, list[str]] = {}
-    for layer, choice in pairs:
-        if (layer, choice) not in found:
-            missing.setdefault(layer, []).append(choice)
-
-    def keep(layer: str, choice: str, cost: LossCost) -> None:
-        journal.put({**about, "layer": layer, "choice": choice}, dataclasses.asdict(cost))
-        found[layer, choice] = cost
-        tell(f"{model.name}: losses", len(found), len(pairs))
-
-    measure_losses(model.graph, data, missing, refit=refit, progress=keep, calibration=calibration)
-    return found
-
-
-def _costs(
-    model: Model,
-    choices: Mapping[str, Sequence[str]],
-    builds: Builds,
-    losses: Mapping[tuple[str, str], LossCost],
-    slack: int,
-) -> tuple[ModelCosts, dict[str, Any]]:
-    """Put samples together into costs."""
-    fitted = builds.fit()
-    layers = []
-    for graph_layer in model.graph.layers:
-        layer = graph_layer.name
-        costs = []
-        for name in choices[layer]:
-            loss = loss_of(layer, name, losses)
-            reads, writes = formats(model.graph, layer, name)
-            costs.append(
-                ChoiceCost(
-                    name=name,
-                    latency_ns=int(np.ceil(builds.layer_ns(layer, name, fitted))),
-                    weight_bytes=builds.weight_bytes(layer, name),
-                    activation_bytes=builds.live_bytes(layer, name) + slack,
-                    latency_std_ns=fitted.factor * builds.spread_ns(layer, name),
-                    loss=max(0.0, loss.loss_raw) if loss else 0.0,
-                    loss_raw=loss.loss_raw if loss else 0.0,
-                    loss_std=loss.loss_std if loss else 0.0,
-                    top1_change=loss.top1_change if loss else 0.0,
-                    top1_change_std=loss.top1_change_std if loss else 0.0,
-                    in_format=reads,
-                    out_format=writes,
-                )
-            )
-        layers.append(LayerCosts(name=layer, op=graph_layer.op, choices=tuple(costs)))
-    totals = builds.totals()
-    cost = ModelCosts(
-        name=model.name,
-        layers=tuple(layers),
-        edges=edge_costs(model.graph, choices, builds.observations(fitted), scale=fitted.reserve),
-        overhead_ns=int(np.ceil(fitted.overhead_ns)),
-        scale=fitted.reserve,
-        exact_latency_ns=int(np.ceil(totals[EXACT]["median"])),
-        reference_bytes=model.graph.parameter_bytes + builds.exact.program.footprint.arena_bytes,
-    )
-    notes = {
-        "latency_model": {
-            "dispatch_ns": fitted.dispatch_ns,
-            "factor": fitted.factor,
-            "overhead_ns": fitted.overhead_ns,
-            "reserve": fitted.reserve,
-            "worst_error": fitted.worst_error,
-        },
-        "whole_networks_ns": totals,
-        "arena_slack_bytes": slack,
-    }
-    return cost, notes
+    return model_costs(model, choices, builds, losses, slack)

@@ -4,7 +4,7 @@ import networks
 import pytest
 
 from planner import choices, graph
-from planner.conversions import Observation, edge_costs, patterns, representatives
+from planner.measuring.conversions import Observation, edge_costs, patterns, representatives
 
 BOTH = ("exact", "lowrank@0.5", "int8", "lowrank@0.5+int8")
 

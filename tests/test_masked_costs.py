@@ -24,7 +24,7 @@ from planner.masks.costs import (
     random_plan,
     read_format,
 )
-from planner.measured_builds import Builds
+from planner.measuring.builds import Builds
 from planner.model import Model
 from planner.rewrite import apply
 from planner.segments import Entry

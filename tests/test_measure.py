@@ -13,8 +13,8 @@ from planner import rewrite
 from planner.accuracy import Evaluator
 from planner.cli import main
 from planner.errors import InputError
-from planner.journal import Journal
 from planner.measure import measure
+from planner.measuring.journal import Journal
 
 SHIPPED = planner.shipped("models/quick.onnx")
 

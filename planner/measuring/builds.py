@@ -15,9 +15,9 @@ import numpy as np
 from costmodels.latency import LatencyModel, fit, spread
 from planner import rewrite
 from planner.choices import EXACT, Choice
-from planner.conversions import Observation, patterns, representatives
 from planner.devices import Device, Program
 from planner.masks.costs import is_masked, mask_builds, random_plan
+from planner.measuring.conversions import Observation, patterns, representatives
 from planner.segments import Entry
 
 if TYPE_CHECKING:
