@@ -24,6 +24,7 @@ from planner.compiler import compile_networks, host_target
 from planner.devices import open_device
 from planner.masks.costs import random_plan
 from planner.measuring.builds import Builds
+from planner.measuring.store import Store
 from planner.rewrite import apply
 from planner.segments import Entry
 
@@ -43,7 +44,7 @@ def differences(network: str, approximations: Sequence[str] | str, plans: int, s
     images = model.data().inputs("calibration")[:IMAGES]
     calibration = Calibration(model.graph, images)
     choices = applicable(model.graph, approximations)
-    builds = Builds(model, choices, calibration, open_device("tvm", threads=1))
+    builds = Builds(model, choices, calibration, open_device("tvm", threads=1), Store(None))
     builds.compile(lambda what, done, of: _say(f"{what} {done}/{of}"))
     random = np.random.default_rng(seed)
     found = []

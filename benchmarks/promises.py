@@ -31,7 +31,7 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     sample = planner.shipped("fashion_mnist.npz")
     models = {name: planner.load(planner.shipped(f"models/{name}.onnx"), data=sample) for name in NAMES}
-    whole = planner.measure(list(models.values()), journal=out / "three.journal")
+    whole = planner.measure(list(models.values()), store=out / "three.store")
     whole.write(out / "three.json")
     rows = [
         "| network | p50 us: bound, predicted, measured | of exact | memory KiB: the same | top-1 points | kept |",

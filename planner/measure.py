@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from planner.devices import Device, open_device
 from planner.errors import InputError
 from planner.measuring.builds import Builds
 from planner.measuring.costs import model_costs
-from planner.measuring.journal import Journal
 from planner.measuring.losses import choice_losses
+from planner.measuring.store import Store
 from planner.model import Model
 
 __all__ = ["Progress", "measure"]
@@ -45,7 +46,7 @@ def measure(
     refit: bool = True,
     rounds: int = ROUNDS,
     seed: int = 0,
-    journal: str | Path | None = None,
+    store: str | Path | Store | None = None,
     progress: Progress | None = None,
 ) -> CostTable:
     """Measure networks into a cost table.
@@ -58,7 +59,8 @@ def measure(
         refit: Whether layers behind an approximated one are refitted; plans made from the table are built so.
         rounds: Rounds of timing; every build is timed once in each.
         seed: Seed of the random plans whose storage is looked at.
-        journal: A file that keeps finished losses, so that a run that was stopped goes on where it was.
+        store: Where every sample is kept, or its file, so that a run that was stopped goes on where it was, and another
+            model or table costs only what is new.  None keeps nothing.
         progress: Is told how far the work is.
 
     Returns:
@@ -78,20 +80,27 @@ def measure(
     opened = open_device(device, threads=threads) if isinstance(device, str) else device
     choices = {model.name: applicable(model.graph, approximations) for model in models}
     tell = progress or (lambda *_: None)
-    kept = Journal(journal)
-    costs = [
-        _measure_one(model, choices[model.name], opened, kept, refit=refit, rounds=rounds, seed=seed, tell=tell)
-        for model in models
-    ]
-    provenance = {
+    surroundings = {
         **opened.describe(),
         "blinkplan": version("blinkplan"),
         "python": platform.python_version(),
         "numpy": version("numpy"),
         "onnxruntime": version("onnxruntime"),
+    }
+    with ExitStack() as stack:
+        kept = store if isinstance(store, Store) else stack.enter_context(Store(store))
+        stack.enter_context(kept.running({**surroundings, "models": names, "rounds": rounds, "refit": refit}))
+        costs = [
+            _measure_one(model, choices[model.name], opened, kept, refit=refit, rounds=rounds, seed=seed, tell=tell)
+            for model in models
+        ]
+        summary = kept.summary()
+    provenance = {
+        **surroundings,
         "measured": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "rounds": rounds,
         "seed": seed,
+        "summary": summary,
         "models": {
             model.name: {
                 "source_sha256": model.graph.source_digest,
@@ -111,7 +120,7 @@ def _measure_one(
     model: Model,
     choices: Mapping[str, Sequence[str]],
     device: Device,
-    journal: Journal,
+    store: Store,
     *,
     refit: bool,
     rounds: int,
@@ -123,8 +132,8 @@ def _measure_one(
 
     data = model.data()
     calibration = Calibration.of(model.graph, data)
-    losses = choice_losses(model, choices, calibration, journal, refit=refit, tell=tell)
-    builds = Builds(model, choices, calibration, device)
+    losses = choice_losses(model, choices, calibration, store, refit=refit, tell=tell)
+    builds = Builds(model, choices, calibration, device, store)
     builds.compile(tell)
     slack = builds.slack(MIXES, seed, tell)
     builds.time(rounds, tell)

@@ -25,6 +25,7 @@ from planner.masks.costs import (
     read_format,
 )
 from planner.measuring.builds import Builds
+from planner.measuring.store import Store
 from planner.model import Model
 from planner.rewrite import apply
 from planner.segments import Entry
@@ -157,7 +158,7 @@ def test_weight_bytes_of_mixed_plans_are_those_of_the_artefact_to_the_byte(tmp_p
     model = Model(graph=read(saved(b.model(b.dense(x, "fc", CLASSES, 24)), tmp_path)))
     calibration = Calibration(model.graph, images(model.graph.model, 16))
     choices = applicable(model.graph, ["prune@0.5"])
-    builds = Builds(model, choices, calibration, open_device("tvm", threads=1))
+    builds = Builds(model, choices, calibration, open_device("tvm", threads=1), Store(None))
     builds.compile(lambda *_: None)
     random = np.random.default_rng(3)
     for _ in range(2):

@@ -14,7 +14,7 @@ from planner.accuracy import Evaluator
 from planner.cli import main
 from planner.errors import InputError
 from planner.measure import measure
-from planner.measuring.journal import Journal
+from planner.measuring.store import Store
 
 SHIPPED = planner.shipped("models/quick.onnx")
 
@@ -91,7 +91,7 @@ def test_the_table_reads_back_identical_and_is_planned_from_both_forms(quick, tm
     assert plans[0].loss == pytest.approx(plans[1].loss)
 
 
-def test_a_second_run_takes_its_losses_from_the_journal(
+def test_a_second_run_takes_its_losses_from_the_store(
     model: planner.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
@@ -102,30 +102,24 @@ def test_a_second_run_takes_its_losses_from_the_journal(
         return cost(self, *arguments, **more)
 
     monkeypatch.setattr(Evaluator, "cost", counted)
-    journal = tmp_path / "t.journal"
 
-    def run() -> planner.CostTable:
+    def run(**more: object) -> planner.CostTable:
         calls.clear()
-        return measure([model], device="simulated", rounds=2, approximations=["int8w"], journal=journal)
+        arguments = {"device": "simulated", "rounds": 2, "approximations": ["int8w"], "store": tmp_path / "t.store"}
+        return measure([model], **{**arguments, **more})
 
     first = run()
     assert len(calls) == 5
+    assert first.provenance["summary"]["measured"]["loss"] == 5
     second = run()
     assert calls == []
     assert second.models == first.models
-    # A run that was killed: one line is whole less, and the last is cut short.
-    lines = journal.read_text().splitlines()
-    journal.write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])
-    third = run()
-    assert len(calls) == 2
-    assert third.models == first.models
-
-
-def test_a_journal_of_other_settings_is_not_used(model: planner.Model, tmp_path: Path) -> None:
-    journal = tmp_path / "t.journal"
-    for refit in (True, False):
-        measure([model], device="simulated", rounds=1, approximations=["int8w"], journal=journal, refit=refit)
-    assert len(journal.read_text().splitlines()) == 10
+    assert second.provenance["summary"]["reused"]["loss"] == 5
+    more = run(approximations=["int8w", "int4w"])
+    assert len(calls) == 5
+    assert more.provenance["summary"]["measured"]["loss"] == 5
+    run(refit=False)
+    assert len(calls) == 5
 
 
 def test_progress_is_told_and_ends_at_its_whole(model: planner.Model) -> None:
@@ -165,46 +159,19 @@ def test_models_need_names_of_their_own_and_data(model: planner.Model, chain: tu
         measure([planner.load(chain[0])], device="simulated", rounds=1)
 
 
-def test_the_command_measures_writes_and_removes_its_journal(
+def test_the_command_measures_writes_and_keeps_its_samples(
     chain: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network, data = chain
     out = tmp_path / "t.json"
     arguments = ["measure", f"net={network}", "--data", str(data), "--device", "simulated"]
     assert main([*arguments, "--rounds", "1", "--approximations", "int8w,perforate", "-o", str(out)]) == 0
-    assert [p.name for p in tmp_path.iterdir()] == ["t.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["t.json", "t.store"]
+    with Store(tmp_path / "t.store", create=False) as store:
+        assert [run["status"] for run in store.runs()] == ["finished"]
+        assert {about["choice"].partition("@")[0] for about in store.abouts("loss")} == {"int8w", "perforate"}
     assert json.loads(out.read_text())["models"][0]["name"] == "net"
     assert "conv1" in capsys.readouterr().out
-
-
-def test_a_journal_keeps_what_was_put_and_no_more(tmp_path: Path) -> None:
-    path = tmp_path / "j"
-    Journal(path).put({"a": 1, "b": 2}, [1.5])
-    again = Journal(path)
-    assert again.get({"b": 2, "a": 1}) == [1.5]
-    assert again.get({"a": 1}) is None
-
-
-def test_a_journal_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "j"
-    journal = Journal(path)
-    journal.put({"a": 1}, 1)
-    journal.put({"a": 2}, 2)
-    path.write_text(path.read_text()[:-8])
-    again = Journal(path)
-    assert (again.get({"a": 1}), again.get({"a": 2})) == (1, None)
-    again.put({"a": 3}, 3)
-    assert Journal(path).get({"a": 3}) == 3
-
-
-def test_what_is_no_journal_is_refused_and_untouched(tmp_path: Path) -> None:
-    path = tmp_path / "j"
-    path.write_text("a letter\nto a friend\n")
-    with pytest.raises(InputError, match="line 1: not an entry"):
-        Journal(path)
-    assert path.read_text() == "a letter\nto a friend\n"
-    with pytest.raises(InputError, match="folder of the journal does not exist"):
-        Journal(tmp_path / "no" / "j")
 
 
 def test_a_model_prints_its_layers_and_refuses_data_that_do_not_fit(chain: tuple[Path, Path], tmp_path: Path) -> None:

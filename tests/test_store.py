@@ -1,17 +1,10 @@
 from __future__ import annotations
 
-import os
-import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from planner.errors import InputError
-from planner.measuring import schema
-from planner.measuring.processes import Process
 from planner.measuring.store import Sample, Store
 
 

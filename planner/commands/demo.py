@@ -41,11 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
     check_writable(str(out / "table.json"))
     model = planner.load(planner.shipped(f"models/{arguments.model}.onnx"), data=planner.shipped("fashion_mnist.npz"))
     say(model)
-    journal = out / "table.journal"
     with progress() as tell:
-        table = planner.measure([model], journal=journal, progress=tell)
+        table = planner.measure([model], store=out / "table.store", progress=tell)
         table.write(out / "table.json")
-        journal.unlink(missing_ok=True)
         budget = relative_budget(table, latency=arguments.latency, memory=arguments.memory)
         tell("planning, building, verifying", 0, 2)
         done = planner.deploy(table, budget, [model], out=out / "build")

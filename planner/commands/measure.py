@@ -25,11 +25,14 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--rounds", type=int, default=25, help="rounds of timing (default: 25)")
     parser.add_argument("--input-shape", metavar="1,C,H,W", help="shape of the input, where a file leaves it open")
     parser.add_argument("-o", "--output", required=True, metavar="TABLE", help="cost table, .json or .csv")
+    parser.add_argument(
+        "--store", metavar="FILE", help="where samples are kept and found again (default: beside the table, .store)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, show the table and write it; what a killed run had finished is taken from the journal beside it."""
+    """Measure, show the table and write it; what earlier runs had finished is taken from the store."""
     from pathlib import Path
 
     import planner
@@ -47,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     for text in arguments.models:
         name, equals, path = text.rpartition("=")
         models.append(planner.load(path, data=data, name=name if equals else None, input_shape=shape))
-    journal = Path(arguments.output).with_suffix(".journal")
+    store = arguments.store or Path(arguments.output).with_suffix(".store")
     with progress() as tell:
         table = planner.measure(
             models,
@@ -55,11 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
             approximations=arguments.approximations,
             refit=not arguments.no_refit,
             rounds=arguments.rounds,
-            journal=journal,
+            store=store,
             progress=tell,
         )
     table.write(arguments.output)
-    journal.unlink(missing_ok=True)
     say(table)
     return 0
 

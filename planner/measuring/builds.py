@@ -22,6 +22,7 @@ from planner.segments import Entry
 
 if TYPE_CHECKING:
     from planner.calibration import Calibration
+    from planner.measuring.store import Store
     from planner.model import Model
 
 __all__ = ["Build", "Builds"]
@@ -58,13 +59,14 @@ class Builds:
     """
 
     def __init__(
-        self, model: Model, choices: Mapping[str, Sequence[str]], calibration: Calibration, device: Device
+        self, model: Model, choices: Mapping[str, Sequence[str]], calibration: Calibration, device: Device, store: Store
     ) -> None:
         """Nothing is built yet."""
         self._model = model
         self._choices = choices
         self._calibration = calibration
         self._device = device
+        self._store = store
         self.found: dict[str, Build] = {}
         self._homes: dict[tuple[str, str], Build] = {}
 

@@ -130,6 +130,16 @@ class Store:
             raise RuntimeError(f"{self._name}: the result about {canonical(about)} has gone while it was written")
         return kept
 
+    def abouts(self, what: str) -> list[dict[str, Any]]:
+        """Say what all finished results of a kind are about, in the order they were finished."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT about FROM results JOIN subjects ON subjects.id = subject"
+                " WHERE what = ? ORDER BY time, subject",
+                (what,),
+            ).fetchall()
+        return [json.loads(about) for (about,) in rows]
+
     # Samples
 
     def add_samples(self, what: str, about: Mapping[str, Any], rows: Sequence[Sample]) -> int:
