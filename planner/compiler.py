@@ -38,12 +38,14 @@ class Compiled:
         schedules: How each kernel was scheduled, by kernel name.
         workspaces: Bytes that a kernel allocates for itself beyond the stack, by kernel name; none as a rule.
         plans: For each network its planned storages in bytes, network output included.
+        module: The ``tvm.IRModule`` that code was generated from: kernel calls in order, with what they are handed.
     """
 
     executable: Any
     schedules: Mapping[str, str]
     workspaces: Mapping[str, int]
     plans: Mapping[str, tuple[int, ...]]
+    module: Any
 
 
 def host_target(threads: int = 1) -> dict[str, Any]:
@@ -239,6 +241,7 @@ def compile_networks(
         schedules=schedules.describe(scheduled),
         workspaces=schedules.workspaces(scheduled),
         plans=_storages(planned),
+        module=planned,
     )
 
 

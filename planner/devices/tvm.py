@@ -7,7 +7,7 @@ import platform
 from collections import defaultdict
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from planner.devices.base import Footprint
 from planner.errors import InputError
 from planner.segments import Entry, Network
+
+if TYPE_CHECKING:
+    from planner.artefact import Trace
 
 RUNS_PER_SAMPLE = 10
 
@@ -74,26 +77,10 @@ class TvmProgram:
         self._artefact = Artefact(compiled.executable)
         network = Network(entry)
         self._input = np.random.default_rng(0).standard_normal(network.shape(network.input)).astype(np.float32)
-        self.footprint = self._count(compiled.workspaces)
+        self.footprint = counted(entry, self._artefact.trace(entry.name, self._input), compiled.workspaces)
         timers = self._artefact.kernel_timers(entry.name, self._input, number=RUNS_PER_SAMPLE)
         owners = owners_of([kernel for kernel, _ in timers], entry.layers)
         self._kernels = [(layer, timer) for layer, (_, timer) in zip(owners, timers, strict=True)]
-
-    def _count(self, workspaces: Mapping[str, int]) -> Footprint:
-        trace = self._artefact.trace(self._entry.name, self._input)
-        owners = owners_of([step.kernel for step in trace.steps], self._entry.layers)
-        weights: dict[str, int] = dict.fromkeys(self._entry.layers, 0)
-        live: dict[str, int] = dict.fromkeys(self._entry.layers, 0)
-        kernels: dict[str, int] = dict.fromkeys(self._entry.layers, 0)
-        counted: set[int] = set()
-        for layer, step in zip(owners, trace.steps, strict=True):
-            kernels[layer] += 1
-            live[layer] = max(live[layer], step.alive + workspaces.get(step.kernel, 0))
-            for address, size in step.constants:
-                weights[layer] += 0 if address in counted else size
-                counted.add(address)
-        arena = trace.activation_bytes + max(workspaces.values(), default=0)
-        return Footprint(weight_bytes=weights, live_bytes=live, arena_bytes=arena, kernels=kernels)
 
     def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run images one after the other; logits ``(n, classes)``."""
@@ -109,6 +96,29 @@ class TvmProgram:
         for layer, timer in self._kernels:
             total[layer] += timer()
         return {layer: total.get(layer, 0.0) for layer in self._entry.layers}
+
+
+def counted(entry: Entry, trace: Trace, workspaces: Mapping[str, int]) -> Footprint:
+    """Count the bytes of a network by layer.
+
+    Args:
+        entry: The network.
+        trace: A run of it, watched or read off the compiled module.
+        workspaces: Bytes that a kernel allocates for itself, by kernel name.
+    """
+    owners = owners_of([step.kernel for step in trace.steps], entry.layers)
+    weights: dict[str, int] = dict.fromkeys(entry.layers, 0)
+    live: dict[str, int] = dict.fromkeys(entry.layers, 0)
+    kernels: dict[str, int] = dict.fromkeys(entry.layers, 0)
+    seen: set[int] = set()
+    for layer, step in zip(owners, trace.steps, strict=True):
+        kernels[layer] += 1
+        live[layer] = max(live[layer], step.alive + workspaces.get(step.kernel, 0))
+        for address, size in step.constants:
+            weights[layer] += 0 if address in seen else size
+            seen.add(address)
+    arena = trace.activation_bytes + max(workspaces.values(), default=0)
+    return Footprint(weight_bytes=weights, live_bytes=live, arena_bytes=arena, kernels=kernels)
 
 
 def owners_of(kernels: list[str], layers: tuple[str, ...]) -> list[str]:
