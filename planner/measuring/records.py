@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from planner.errors import InputError
 
-__all__ = ["Record", "Sample", "canonical", "digest", "packed", "unpacked"]
+__all__ = ["Phase", "Record", "Sample", "canonical", "digest", "packed", "unpacked"]
 
 Array = NDArray[Any]
 
@@ -71,6 +71,42 @@ class Sample:
                 f"sample of round {self.round} is {self.nanoseconds} ns beside a control of {self.control_ns} ns; "
                 "expected finite times and a round, none below 0"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """How far a run is with one kind of work on one model.
+
+    Attributes:
+        model: Name of the model.
+        phase: What is done, such as ``losses``.
+        done: How many of its parts are done.
+        total: How many there are.
+        reused: How many of those that are done were there before.
+        seconds: How long the others took.
+
+    Examples:
+        >>> Phase(model="quick", phase="losses", done=30, total=40, reused=10, seconds=5.0).open
+        10
+    """
+
+    model: str
+    phase: str
+    done: int = 0
+    total: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+
+    @property
+    def open(self) -> int:
+        """How many parts are left."""
+        return max(0, self.total - self.done)
+
+    @property
+    def part_s(self) -> float | None:
+        """Seconds that a part took; None before one was measured."""
+        measured = self.done - self.reused
+        return self.seconds / measured if measured > 0 else None
 
 
 def canonical(about: Mapping[str, Any]) -> str:

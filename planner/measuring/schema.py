@@ -67,6 +67,24 @@ STEPS: tuple[tuple[str, ...], ...] = (
             reason TEXT NOT NULL
         )""",
     ),
+    (
+        """CREATE TABLE claims (
+            subject INTEGER PRIMARY KEY REFERENCES subjects (id),
+            run INTEGER NOT NULL REFERENCES runs (id),
+            time TEXT NOT NULL
+        )""",
+        """CREATE TABLE phases (
+            run INTEGER NOT NULL REFERENCES runs (id),
+            model TEXT NOT NULL,
+            phase TEXT NOT NULL,
+            done INTEGER NOT NULL,
+            total INTEGER NOT NULL,
+            reused INTEGER NOT NULL,
+            seconds REAL NOT NULL,
+            time TEXT NOT NULL,
+            PRIMARY KEY (run, model, phase)
+        )""",
+    ),
 )
 """The statements of each step; the first makes version 1 out of an empty file."""
 
