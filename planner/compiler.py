@@ -245,32 +245,59 @@ def compile_networks(
     )
 
 
-def export(compiled: Compiled, path: Path) -> None:
+def export(compiled: Compiled, path: Path, *, mtriple: str | None = None) -> None:
     """Link a compiled module into a shared library; written aside, then renamed.
 
+    Args:
+        compiled: The module.
+        path: The library.
+        mtriple: Kind of machine that it was compiled for, such as ``aarch64-linux-gnu``; None for one like this.
+
     Raises:
-        InputError: Neither a C compiler nor ziglang is there.
+        InputError: Nothing is there that links for that machine.
     """
+    _link(compiled.executable, path, linker(mtriple))
+
+
+def export_kernels(compiled: Compiled, path: Path, *, mtriple: str | None = None) -> None:
+    """Link the kernels of a compiled module into a library without its networks and constants, to time them alone."""
+    _link(compiled.executable.mod.imports_[0], path, linker(mtriple))
+
+
+def _link(module: Any, path: Path, command: Sequence[str]) -> None:
     aside = path.with_name(path.name + ".part.so")
-    command = linker()
     try:
-        compiled.executable.export_library(str(aside), fcompile=_linking(command))
+        module.export_library(str(aside), fcompile=_linking(command))
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def linker() -> tuple[str, ...]:
-    """Find something that links: a C compiler on PATH, else ziglang from PyPI.
+def linker(mtriple: str | None = None) -> tuple[str, ...]:
+    """Find something that links: a C compiler on PATH, else ziglang from PyPI, which links for other machines too.
+
+    Args:
+        mtriple: Kind of machine to link for; None for one like this.
 
     Raises:
         InputError: Neither is there; the message names what to install.
     """
+    zig = importlib.util.find_spec("ziglang") is not None
+    if mtriple is not None:
+        found = shutil.which(f"{mtriple}-gcc")
+        if found:
+            return (found,)
+        if zig:
+            return (sys.executable, "-m", "ziglang", "cc", "-target", mtriple)
+        raise InputError(
+            f"no linker for {mtriple}: expected {mtriple}-gcc on PATH, or the Python package ziglang; "
+            "install that with `pip install blinkplan[linker]`"
+        )
     for name in ("cc", "gcc", "clang"):
         found = shutil.which(name)
         if found:
             return (found,)
-    if importlib.util.find_spec("ziglang") is not None:
+    if zig:
         return (sys.executable, "-m", "ziglang", "cc")
     raise InputError(
         "no linker: expected cc, gcc or clang on PATH, or the Python package ziglang; "
