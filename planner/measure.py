@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -20,9 +20,11 @@ from costmodels import CostTable, ModelCosts
 from planner.choices import applicable
 from planner.devices import Device, open_device
 from planner.errors import InputError
+from planner.masks.costs import pairs_to_measure
 from planner.measuring.builds import Builds
 from planner.measuring.costs import model_costs
 from planner.measuring.losses import choice_losses
+from planner.measuring.progress import Outlook, Progress
 from planner.measuring.store import Store
 from planner.model import Model
 
@@ -32,9 +34,6 @@ ROUNDS = 25
 """Rounds in which all builds are timed in turn."""
 MIXES = 24
 """Random plans whose storage is planned, to see how far the arena can exceed the live set."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 def measure(
@@ -77,9 +76,10 @@ def measure(
         raise InputError(f"two models are called {twice!r}; expected names of their own")
     if rounds < 1:
         raise InputError(f"rounds is {rounds}; expected at least 1")
+    for model in models:
+        model.data()
     opened = open_device(device, threads=threads) if isinstance(device, str) else device
     choices = {model.name: applicable(model.graph, approximations) for model in models}
-    tell = progress or (lambda *_: None)
     surroundings = {
         **opened.describe(),
         "blinkplan": version("blinkplan"),
@@ -90,11 +90,13 @@ def measure(
     with ExitStack() as stack:
         kept = store if isinstance(store, Store) else stack.enter_context(Store(store))
         stack.enter_context(kept.running({**surroundings, "models": names, "rounds": rounds, "refit": refit}))
+        outlook = Outlook(kept, _expected(models, choices, rounds), progress or (lambda *_: None))
         costs = [
-            _measure_one(model, choices[model.name], opened, kept, refit=refit, rounds=rounds, seed=seed, tell=tell)
+            _measure_one(model, choices[model.name], opened, kept, refit=refit, rounds=rounds, seed=seed, tell=outlook)
             for model in models
         ]
-        summary = kept.summary()
+        outlook.end()
+        summary = {**kept.summary(), "seconds": outlook.seconds()}
     provenance = {
         **surroundings,
         "measured": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -114,6 +116,21 @@ def measure(
         },
     }
     return CostTable(models=tuple(cost for cost, _ in costs), provenance=provenance, refit=refit)
+
+
+def _expected(
+    models: Sequence[Model], choices: Mapping[str, Mapping[str, Sequence[str]]], rounds: int
+) -> dict[tuple[str, str], int]:
+    """Say how many parts each phase of each model may have, for the time that is left before the phases come."""
+    found: dict[tuple[str, str], int] = {}
+    for model in models:
+        offered = choices[model.name]
+        names = {name for names in offered.values() for name in names}
+        found[model.name, "losses"] = len(pairs_to_measure(model.graph, offered))
+        found[model.name, "building"] = len(names)
+        found[model.name, "planning memory"] = MIXES
+        found[model.name, "timing builds"] = rounds
+    return found
 
 
 def _measure_one(

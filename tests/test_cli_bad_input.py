@@ -143,12 +143,37 @@ def test_bad_data_are_refused_by_name(make, said: list[str], tmp_path: Path, cap
         (["--device", "tvm:far"], ["'far'"]),
         (["-o", "/no/such/folder/t.json"], ["/no/such/folder"]),
         (["-o", "table.txt"], ["table.txt", ".json or .csv"]),
+        (["--store", "/no/such/folder/t.store"], ["/no/such/folder/t.store", "folder of the store does not exist"]),
+        (["--store", "/"], ["/ is a folder; expected the name of a store"]),
+        (["--store", "same.json", "-o", "same.json"], ["same.json is both the table and the store"]),
+        (["--export", "t.xlsx"], ["t.xlsx", ".csv, .json, .parquet"]),
+        (["--status"], ["--status measures nothing", "chain.onnx"]),
     ],
 )
 def test_bad_arguments_of_measuring_are_refused(more: list[str], said: list[str], tmp_path: Path, capsys) -> None:
     path = networks.saved(networks.chain(), tmp_path, "chain")
     command = ["measure", path, "--data", samples.archive(tmp_path), "--device", "simulated"]
     error = refused([*command, "-o", tmp_path / "t.json", *more], tmp_path, capsys)
+    for part in said:
+        assert part in error
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], ["no networks to measure", "--status", "--export"]),
+        (["--status"], ["no store is named", "--store", "-o"]),
+        (["--status", "--store", "none.store"], ["none.store", "there is no such store"]),
+        (["--export", "t.csv", "-o", "none.json"], ["none.store", "there is no such store"]),
+        (["--status", "--store", "letter.txt"], ["letter.txt is no store", "not a database"]),
+    ],
+)
+def test_looking_into_a_store_that_is_none_is_refused(
+    more: list[str], said: list[str], tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "letter.txt").write_text("a letter to a friend, " * 100)
+    monkeypatch.chdir(tmp_path)
+    error = refused(["measure", *more], tmp_path, capsys)
     for part in said:
         assert part in error
 

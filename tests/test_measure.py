@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -170,8 +171,22 @@ def test_the_command_measures_writes_and_keeps_its_samples(
     with Store(tmp_path / "t.store", create=False) as store:
         assert [run["status"] for run in store.runs()] == ["finished"]
         assert {about["choice"].partition("@")[0] for about in store.abouts("loss")} == {"int8w", "perforate"}
-    assert json.loads(out.read_text())["models"][0]["name"] == "net"
-    assert "conv1" in capsys.readouterr().out
+    table = json.loads(out.read_text())
+    assert table["models"][0]["name"] == "net"
+    said = capsys.readouterr()
+    assert "conv1" in said.out
+    pairs = table["provenance"]["summary"]["measured"]["loss"]
+    assert f"{pairs} loss" in said.err
+    # The store is looked into, and written out, without measuring anything.
+    assert main(["measure", "--status", "-o", str(out), "--export", str(tmp_path / "t.csv")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{pairs} loss results" in lines[0]
+    assert "run 1 on simulated" in lines[1]
+    assert "finished" in lines[1]
+    assert ["net", "losses", str(pairs), "0", "0"] in [line.split()[:5] for line in lines]
+    with (tmp_path / "t.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert sum(row["figure"] == "loss_raw" for row in rows) == pairs
 
 
 def test_a_model_prints_its_layers_and_refuses_data_that_do_not_fit(chain: tuple[Path, Path], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from planner.measure import Progress
+from planner.measuring.progress import WHOLE, Progress
 
 __all__ = ["progress"]
 
@@ -35,9 +35,10 @@ def progress() -> Iterator[Progress]:
 
         def tell(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                for earlier in tasks.values():
-                    task = bars.tasks[earlier]
-                    bars.update(task.id, completed=task.total)
+                for name, earlier in tasks.items():
+                    if WHOLE not in {what, name}:
+                        task = bars.tasks[earlier]
+                        bars.update(task.id, completed=task.total)
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(bars.tasks[tasks[what]].id, completed=done, total=total)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from planner.budget import Budget, Number
 from planner.errors import InputError
 
-__all__ = ["add_budget", "add_solver", "budget", "check_writable", "latency", "say"]
+__all__ = ["add_budget", "add_solver", "budget", "check_writable", "latency", "say", "say_aside"]
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
@@ -94,3 +94,8 @@ def check_writable(path: str | None) -> None:
 def say(text: object) -> None:
     """Write to standard output."""
     sys.stdout.write(f"{text}\n")
+
+
+def say_aside(text: object) -> None:
+    """Write to standard error what is not the command's result."""
+    sys.stderr.write(f"{text}\n")

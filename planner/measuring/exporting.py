@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-__all__ = ["table", "write_table"]
+__all__ = ["check_ending", "table", "write_table"]
 
 NAMED = ("model", "layer", "choice")
 """Parts of what a figure is about that have columns of their own, beside the whole of it as JSON."""
@@ -50,6 +50,19 @@ def table(connection: sqlite3.Connection, runs: Sequence[dict[str, Any]]) -> pd.
     return frame.join(described, on="run")
 
 
+def check_ending(path: str | os.PathLike[str]) -> None:
+    """Refuse a file of a kind that cannot be written, before any time is spent on what is to go there.
+
+    Raises:
+        InputError: The ending is none that is known, or the library behind it is missing.
+    """
+    ending = Path(path).suffix
+    if ending not in ENDINGS:
+        raise InputError(f"{path}: expected a file that ends in {', '.join(ENDINGS)}")
+    if ending == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise InputError(f"{path}: writing Parquet needs pyarrow; install blinkplan[parquet], or write .csv or .json")
+
+
 def write_table(connection: sqlite3.Connection, runs: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> int:
     """Write the table beside its destination and rename it into place; give its number of rows.
 
@@ -57,10 +70,7 @@ def write_table(connection: sqlite3.Connection, runs: Sequence[dict[str, Any]], 
         InputError: The ending is none that is known, a library is missing, or the file cannot be written.
     """
     path = Path(path)
-    if path.suffix not in ENDINGS:
-        raise InputError(f"{path}: expected a file that ends in {', '.join(ENDINGS)}")
-    if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise InputError(f"{path}: writing Parquet needs pyarrow; install blinkplan[parquet], or write .csv or .json")
+    check_ending(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder; expected the name of a file")
     frame = table(connection, runs)

@@ -83,6 +83,7 @@ class Outlook:
         self.phases = {key: Phase(model=key[0], phase=key[1], total=total) for key, total in expected.items()}
         self._begun = self._before = self._marked = clock()
         self._starts: dict[tuple[str, str], float] = {}
+        self._current = ("", "")
         store.mark_phases(tuple(self.phases.values()))
 
     def __call__(self, what: str, done: int, total: int) -> None:
@@ -90,9 +91,11 @@ class Outlook:
         now = self._clock()
         key = _key(what)
         if key not in self._starts:
+            self._finish(now)
             # The first word of a phase comes after its first part, or before it; what else is done was there before.
             self._starts[key] = self._before
             self.phases[key] = Phase(model=key[0], phase=key[1], reused=max(0, done - 1))
+        self._current = key
         # A number in the name of a phase may change on the way, and its total with it; done never goes back.
         phase = self.phases[key]
         done = max(done, phase.done)
@@ -105,8 +108,17 @@ class Outlook:
         gone = now - self._begun
         self._tell(WHOLE, int(gone), int(gone + remaining_s(tuple(self.phases.values()), self._earlier)) + 1)
 
+    def _finish(self, now: float) -> None:
+        """Take the present phase for done, as another begins: it may have told of each part before the part."""
+        phase = self.phases.get(self._current)
+        if phase is not None and phase.open:
+            self.phases[self._current] = replace(phase, done=phase.total, seconds=now - self._starts[self._current])
+            self._store.mark_phases([self.phases[self._current]])
+            self._before = now
+
     def end(self) -> None:
         """Hear that all is done: phases that were expected and did not come had nothing to do."""
+        self._finish(self._clock())
         self.phases = {key: replace(phase, total=phase.done) for key, phase in self.phases.items()}
         self._store.mark_phases(tuple(self.phases.values()))
         gone = int(self._clock() - self._begun) + 1

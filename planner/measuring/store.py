@@ -188,6 +188,11 @@ class Store(Runs):
 
     # The whole
 
+    def counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Say how many results and how many samples of each kind there are."""
+        query = "SELECT what, count(*) FROM {} JOIN subjects ON subjects.id = subject GROUP BY what ORDER BY what"
+        return dict(self._read(query.format("results"))), dict(self._read(query.format("samples")))
+
     def check(self) -> None:
         """Look through the whole file.
 
