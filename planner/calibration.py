@@ -17,7 +17,7 @@ from planner.draft import attributes
 from planner.epilogue import Epilogue, epilogue_of
 from planner.errors import InputError
 from planner.execution import BATCH, run_nodes
-from planner.linear import WEIGHTED, Moments, linear_of, moments, output_rows, sample, unfit
+from planner.linear import ROWS, WEIGHTED, Moments, linear_of, moments, output_rows, sample, unfit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,6 +105,7 @@ class Calibration:
             apart.
         last_use: Index of the last layer that reads each tensor between layers.
         grids: The grids that tensors are rounded to in quantised formats.
+        rows: Positions of a layer's outputs that sums are taken over, at most.
         removals: In which order the channels of each class go, by its name and by what decides.
     """
 
@@ -117,6 +118,7 @@ class Calibration:
         method: str = BEST,
         equalise: bool | None = None,
         arrays: Mapping[str, NDArray[Any]] | None = None,
+        rows: int = ROWS,
         threads: int = 1,
     ) -> None:
         """Check the images against the network; nothing runs yet.
@@ -129,6 +131,7 @@ class Calibration:
             equalise: Whether a network that computes with bytes is equalised first
                 (`planner.activations.equalisation`); None for where the validation images say so.
             arrays: Constants in place of the network's own; they compute the same.
+            rows: Positions of a layer's outputs that sums are taken over, at most.
             threads: Threads of onnxruntime.
 
         Raises:
@@ -150,6 +153,7 @@ class Calibration:
         self.batch = BATCH if batchable(graph.model, graph.shapes) else 1
         self.last_use = {tensor: index for index, layer in enumerate(graph.layers) for tensor in layer.inputs}
         self.last_use[graph.output_name] = len(graph.layers)
+        self.rows = rows
         self._threads = threads
         self._anchors: dict[str, onnx.NodeProto] = {node.name: node for node in graph.model.graph.node}
         self._exact: dict[str, Float32] = {}
@@ -162,10 +166,10 @@ class Calibration:
         self._equalised: Calibration | None = None
 
     @classmethod
-    def of(cls, graph: LayerGraph, dataset: Dataset, *, threads: int = 1) -> Calibration:
+    def of(cls, graph: LayerGraph, dataset: Dataset, *, rows: int = ROWS, threads: int = 1) -> Calibration:
         """Take a data set's calibration images, and its validation images to choose by."""
         images, validation = dataset.inputs(dataset.calibration), dataset.inputs(dataset.validation)
-        return cls(graph, images, validation=validation, threads=threads)
+        return cls(graph, images, validation=validation, rows=rows, threads=threads)
 
     @property
     def nodes(self) -> Sequence[onnx.NodeProto]:
@@ -218,6 +222,7 @@ class Calibration:
                 method=self.grids.method,
                 equalise=False,
                 arrays=arrays,
+                rows=self.rows,
                 threads=self._threads,
             )
         twin = self._equalised
@@ -243,7 +248,8 @@ class Calibration:
             view = self.views[layer]
             if view.linear is None:
                 raise InputError(f"layer {layer!r} has no weights")
-            self._moments[layer] = moments(view.linear, self._inputs(layer), output_shape=view.output_shape)
+            inputs, shape = self._inputs(layer), view.output_shape
+            self._moments[layer] = moments(view.linear, inputs, output_shape=shape, limit=self.rows)
         return self._moments[layer]
 
     def targets(self, layer: str) -> Float32:
@@ -252,7 +258,7 @@ class Calibration:
             view = self.views[layer]
             if view.linear is None:
                 raise InputError(f"layer {layer!r} has no weights")
-            positions = sample(view.linear, view.output_shape, len(self.images))
+            positions = sample(view.linear, view.output_shape, len(self.images), rows=self.rows)
             self._targets[layer] = output_rows(view.linear, self._inputs(layer), positions, view.output_shape)
         return self._targets[layer]
 

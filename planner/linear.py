@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from planner.layering import Shape
 
 __all__ = [
+    "ROWS",
     "WEIGHTED",
     "Linear",
     "Moments",
@@ -38,7 +39,8 @@ __all__ = [
 ]
 
 _BLOCK = 4096
-_ROWS = 30_000
+ROWS = 30_000
+"""Positions that sums are taken over unless fewer are asked for."""
 _WORK = 2e10
 _DIMENSIONS = {"Conv": 4, "Gemm": 2, "MatMul": 2}
 """Dimensions of the weights that operators multiply their inputs with."""
@@ -214,22 +216,23 @@ class Moments:
         return self.gram[:, :-1, :-1] - mean[:, :, None] * mean[:, None, :]
 
 
-def sample(linear: Linear, output_shape: Shape, images: int, *, seed: int = 0) -> NDArray[np.int64]:
+def sample(linear: Linear, output_shape: Shape, images: int, *, rows: int = ROWS, seed: int = 0) -> NDArray[np.int64]:
     """Choose the output positions that moments are summed over, the same for the same layer and seed.
 
     Args:
         linear: The layer.
         output_shape: Shape of its output at batch 1.
         images: Number of images.
+        rows: How many at most.
         seed: Seed of the choice.
 
     Returns:
-        Positions, counted over images, rows and columns, in ascending order: all of them, or 30,000, or fewer
-        for very deep layers, but not below four times the number of products.
+        Positions, counted over images, rows and columns, in ascending order: all of them, or ``rows``, or fewer
+        for very deep layers, but not below four times the number of products while that is at most 30,000.
     """
     total = images * prod(output_shape[2:] if linear.is_conv else output_shape[1:-1])
     depth = linear.depth + 1
-    limit = min(_ROWS, max(int(_WORK / depth**2), 4 * depth))
+    limit = min(ROWS, max(min(rows, int(_WORK / depth**2)), 4 * depth))
     if total <= limit:
         return np.arange(total)
     return np.sort(np.random.default_rng(seed).choice(total, limit, replace=False))
@@ -286,6 +289,7 @@ def moments(
     *,
     output_shape: Shape | None = None,
     targets: Float32 | None = None,
+    limit: int = ROWS,
 ) -> Moments:
     """Sum the second moments of a layer's inputs, in float64 over float32 blocks.
 
@@ -295,12 +299,13 @@ def moments(
         output_shape: Shape of its output at batch 1; may be left out for a matrix product.
         targets: What it ought to give at the sampled positions, ``[group][row][output]``, as `output_rows`
             returns.
+        limit: How many positions are summed over at most.
 
     Returns:
         The moments, with the cross moments where there are targets.
     """
     shape = output_shape or (1, linear.outputs)
-    positions = sample(linear, shape, len(inputs))
+    positions = sample(linear, shape, len(inputs), rows=limit)
     size = linear.depth + 1
     gram = np.zeros((linear.groups, size, size))
     cross = np.zeros((linear.groups, linear.outputs // linear.groups, size))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.linear import Moments, input_rows, output_rows, sample, values_at
+from planner.linear import ROWS, Moments, input_rows, output_rows, sample, values_at
 
 if TYPE_CHECKING:
     from planner.epilogue import Epilogue
@@ -67,22 +67,62 @@ def solve(linear: Linear, moments: Moments, *, strength: float = 1.0) -> Linear:
     """
     if moments.cross is None:
         raise ValueError("a refit needs moments with targets")
-    depth = linear.depth
-    used = slice(0, depth if linear.bias is None else depth + 1)
-    old = _augmented(linear)[:, :, used]
-    gram, cross = moments.gram[:, used, used], moments.cross[:, :, used]
-    square = np.diagonal(gram, axis1=1, axis2=2)[:, :depth].mean(axis=1)
-    penalty = np.zeros((linear.groups, gram.shape[1]))
-    penalty[:, :depth] = (strength * ridge(depth, moments) * square + _FREE)[:, None]
-    penalty[:, depth:] = _FREE
-    penalised = gram + penalty[:, :, None] * np.eye(gram.shape[1])
-    change = np.linalg.solve(penalised, (cross - old @ gram).swapaxes(1, 2)).swapaxes(1, 2)
-    new = (old + change).reshape(linear.outputs, -1)
-    return replace(
-        linear,
-        weight=np.ascontiguousarray(new[:, :depth], dtype=np.float32).reshape(linear.weight.shape),
-        bias=None if linear.bias is None else new[:, depth].astype(np.float32),
-    )
+    return _Solver(linear, moments, strength).solve(moments.cross)
+
+
+class _Solver:
+    """Solve for weights that are drawn to the same ones by the same ridge, whatever is wanted of them.
+
+    Only what is wanted changes from one step of a fit to the next: the matrix is factorised once for all of them.
+    """
+
+    def __init__(self, prior: Linear, moments: Moments, strength: float) -> None:
+        depth = prior.depth
+        self._prior = prior
+        self._used = slice(0, depth if prior.bias is None else depth + 1)
+        self._old = _augmented(prior)[:, :, self._used]
+        gram = moments.gram[:, self._used, self._used]
+        self._given = self._old @ gram
+        square = np.diagonal(gram, axis1=1, axis2=2)[:, :depth].mean(axis=1)
+        penalised = gram.copy()
+        diagonal = np.einsum("gii->gi", penalised)
+        diagonal[:, :depth] += (strength * ridge(depth, moments) * square)[:, None]
+        diagonal += _FREE
+        self._penalised = penalised
+        self._factor = _factorised(penalised)
+
+    def solve(self, cross: Float64) -> Linear:
+        """Return the weights for cross moments ``[group][output][product + 1]``."""
+        from scipy.linalg import cho_solve
+
+        prior, depth = self._prior, self._prior.depth
+        wanted = (cross[:, :, self._used] - self._given).swapaxes(1, 2)
+        if self._factor is not None:
+            change = cho_solve(self._factor, wanted[0], check_finite=False)[None]
+        else:
+            change = np.linalg.solve(self._penalised, wanted)
+        new = (self._old + change.swapaxes(1, 2)).reshape(prior.outputs, -1)
+        return replace(
+            prior,
+            weight=np.ascontiguousarray(new[:, :depth], dtype=np.float32).reshape(prior.weight.shape),
+            bias=None if prior.bias is None else new[:, depth].astype(np.float32),
+        )
+
+
+def _factorised(matrices: Float64) -> tuple[Float64, bool] | None:
+    """Return the Cholesky factor of a single matrix; None for many small ones, and where rounding made one indefinite.
+
+    Those are solved all together, by elimination.
+    """
+    from scipy.linalg import LinAlgError, cho_factor
+
+    if len(matrices) > 1:
+        return None
+    try:
+        factor, lower = cho_factor(matrices[0], lower=True, check_finite=False)
+    except LinAlgError:
+        return None
+    return factor, bool(lower)
 
 
 def _augmented(linear: Linear) -> Float64:
@@ -142,13 +182,14 @@ class Aim:
 
     def fit(self, prior: Linear) -> Linear:
         """Return the weights that do best after all steps, under the ridge that does best on images held out."""
-        strength = self._strength(prior)
-        fitted = self.step(prior, strength=strength)
+        cross = _cross(self.wanted, self.rows)
+        solver = _Solver(prior, self.moments, self._strength(prior, cross))
+        fitted = solver.solve(cross)
         for _ in range(_ROUNDS if self.low > -np.inf or self.high < np.inf else 0):
-            fitted = self.step(prior, fitted, strength=strength)
+            fitted = solver.solve(_cross(self._excused(fitted), self.rows))
         return fitted
 
-    def _strength(self, prior: Linear) -> float:
+    def _strength(self, prior: Linear, cross: Float64) -> float:
         """Choose the strength of the ridge: weights are fitted on the first images and judged on the last ones."""
         count = self.rows.shape[1]
         kept = count - int(_HELD_OUT * count)
@@ -156,10 +197,7 @@ class Aim:
             return _STRENGTHS[0]
         last = _gram(self.rows[:, kept:]), _cross(self.wanted[:, kept:], self.rows[:, kept:])
         share = kept / count
-        first = [
-            (whole - (1 - share) * part) / share
-            for whole, part in zip((self.gram, _cross(self.wanted, self.rows)), last, strict=True)
-        ]
+        first = [(whole - (1 - share) * part) / share for whole, part in zip((self.gram, cross), last, strict=True)]
         images = self.images - int(_HELD_OUT * self.images)
         known = Moments(gram=first[0], cross=first[1], rows=kept, images=images)
 
@@ -220,6 +258,7 @@ def aim_at(
     epilogue: Epilogue,
     targets: Float32 | None,
     addends: tuple[Float32, Float32] | None = None,
+    limit: int = ROWS,
 ) -> Aim:
     """State what a layer ought to give on what it reads now.
 
@@ -232,11 +271,12 @@ def aim_at(
             what the layer itself gives on its present inputs is wanted.
         addends: What the exact network adds to the anchor's output, and what is added now, ``[image][...]``: the sum
             is what has to be right.
+        limit: How many positions to take at most.
 
     Returns:
         The aim, at the positions that `planner.linear.sample` chooses.
     """
-    positions = sample(linear, output_shape, len(inputs))
+    positions = sample(linear, output_shape, len(inputs), rows=limit)
     rows = np.concatenate(list(input_rows(linear, inputs, positions, output_shape)), axis=1)
     wanted = output_rows(linear, inputs, positions, output_shape) if targets is None else targets
     offset = None

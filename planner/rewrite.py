@@ -52,6 +52,7 @@ class Rewritten:
         parameter_bytes: Bytes of the weights, biases and scales of each layer.
         refit: Whether layers behind an approximated one were refitted.
         activations: How the grids of tensors of bytes were placed; nothing where there are none.
+        bodies: The nodes of each layer alone, from and to float32, as they were before its tensors got their formats.
     """
 
     graph: LayerGraph
@@ -61,6 +62,7 @@ class Rewritten:
     parameter_bytes: Mapping[str, int] = field(repr=False)
     refit: bool
     activations: str = ""
+    bodies: Mapping[str, tuple[onnx.NodeProto, ...]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Check that every layer has a choice and that its nodes are those of the model."""
@@ -117,6 +119,7 @@ def apply(
     stored: dict[str, str] = {}
     moved: set[str] = set()
     nodes = {layer.name: [by_name[name] for name in layer.nodes] for layer in graph.layers}
+    bodies = {name: tuple(own) for name, own in nodes.items()}
     for index, layer in enumerate(graph.layers):
         choice = chosen[layer.name]
         if not choice.parts and not choice.reads and not {*present, *stored}.intersection(layer.inputs):
@@ -138,13 +141,14 @@ def apply(
             present |= calibration.run(in_order(alone.nodes), arrays | alone.arrays, feeds, layer.outputs)
         if _moves(choice) or not moved.isdisjoint(layer.inputs):
             moved.update(layer.outputs)
+        bodies[layer.name] = tuple(nodes[layer.name])
         joined = meet(nodes[layer.name])
         nodes[layer.name] = list(joined.nodes)
         arrays.update(joined.arrays)
         stored |= dict.fromkeys(layer.outputs if writes != "float32" else (), writes)
         present = {name: array for name, array in present.items() if calibration.last_use[name] > index}
     names = {name: str(choice) for name, choice in chosen.items()}
-    return _assemble(graph, names, nodes, arrays, refit=refit, activations=activations)
+    return _assemble(graph, names, nodes, arrays, refit=refit, activations=activations, bodies=bodies)
 
 
 def _last_needed(views: Mapping[str, LayerView], chosen: Mapping[str, Choice], *, refit: bool) -> int:
@@ -196,7 +200,7 @@ def _replaced(
             return aims[0].moments
         if not changed:
             return calibration.moments(view.name)
-        return moments(linear, inputs, output_shape=view.output_shape)
+        return moments(linear, inputs, output_shape=view.output_shape, limit=calibration.rows)
 
     if linear is not None and fits:
         linear = aim().fit(linear)
@@ -213,6 +217,7 @@ def _replaced(
             epilogue=calibration.epilogue(view.name),
             opset=calibration.opset,
             batch=calibration.batch,
+            rows=calibration.rows,
         )
         new = way(context, part)
     _log.debug("layer %s: %s", view.name, "+".join([*(["refit"] if fits else []), *parts]))
@@ -258,6 +263,7 @@ def _aim(
         epilogue=epilogue,
         targets=calibration.targets(layer) if refit else None,
         addends=addends,
+        limit=calibration.rows,
     )
 
 
@@ -269,6 +275,7 @@ def _assemble(
     *,
     refit: bool,
     activations: str,
+    bodies: Mapping[str, tuple[onnx.NodeProto, ...]],
 ) -> Rewritten:
     """Put the layers' nodes together to a model and count the bytes of their weights."""
     from onnx import helper
@@ -295,4 +302,5 @@ def _assemble(
         },
         refit=refit,
         activations=activations,
+        bodies=bodies,
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from planner.epilogue import Epilogue
 from planner.errors import InputError
 from planner.execution import BATCH, run_nodes
-from planner.linear import Linear, Moments
+from planner.linear import ROWS, Linear, Moments
 
 if TYPE_CHECKING:
     import onnx
@@ -144,6 +144,7 @@ class Context:
         epilogue: What follows the anchor in its layer.
         opset: ONNX operator set of the network.
         batch: Images a call that the network can be run on.
+        rows: Positions of its outputs that sums are taken over, at most.
     """
 
     view: LayerView
@@ -156,6 +157,7 @@ class Context:
     epilogue: Epilogue
     opset: int
     batch: int = BATCH
+    rows: int = ROWS
 
     def __post_init__(self) -> None:
         """Check that present and exact inputs belong to the same images."""

@@ -135,7 +135,9 @@ def _pads(context: Context, axis: _Axis, index: int) -> tuple[int, int]:
 def _interpolated(context: Context, rows: _Axis, columns: _Axis) -> NDArray[np.float32]:
     """Return the inputs of each sampled output as the interpolation mixes them, ``[group][row][product + 1]``."""
     linear, shape, inputs = context.linear, context.view.output_shape, context.present
-    image, row, column = np.unravel_index(sample(linear, shape, len(inputs)), (len(inputs), *shape[2:]))
+    image, row, column = np.unravel_index(
+        sample(linear, shape, len(inputs), rows=context.rows), (len(inputs), *shape[2:])
+    )
     # A row before the first one reads the padding above: in a map shifted down by that much, it is a row like others.
     ahead = (-rows.first, -columns.first)
     shifted = np.pad(

@@ -116,8 +116,8 @@ class Pruned(Calibration):
                 return self._whole.targets(layer)
             anchor = self._anchors[self.graph.layer(layer).nodes[0]]
             count = len(self.images)
-            positions = sample(view.linear, view.output_shape, count)
-            if len(positions) == len(sample(whole.linear, whole.output_shape, count)):
+            positions = sample(view.linear, view.output_shape, count, rows=self.rows)
+            if len(positions) == len(sample(whole.linear, whole.output_shape, count, rows=self.rows)):
                 rows = self._whole.targets(layer)
             else:
                 rows = output_rows(whole.linear, self._whole.exact(anchor.input[0]), positions, whole.output_shape)

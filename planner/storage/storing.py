@@ -181,7 +181,7 @@ def _moments(context: Context, so_far: Replacement, linear: Linear) -> Moments:
                 so_far.nodes[:-1], so_far.arrays, {feed: inputs}, [source], opset=context.opset, batch=context.batch
             )
             inputs = found[source]
-    return moments(linear, inputs, output_shape=_output_shape(linear, inputs.shape))
+    return moments(linear, inputs, output_shape=_output_shape(linear, inputs.shape), limit=context.rows)
 
 
 def _output_shape(linear: Linear, shape: Shape) -> Shape:
