@@ -1,0 +1,451 @@
+"""Other machines, through the tracker of TVM's RPC: networks are compiled here, and run and timed there.
+
+The device is written ``tvm_rpc:HOST:PORT/KEY``, with the tracker's address and the key that its servers were started
+with.  What may follow a ``?``, joined by ``&``: ``mcpu`` and ``mtriple`` name the processor to compile for, where the
+server cannot say (a server of the plain runtime has no code generator to ask); ``servers`` is how many to take at most
+(all that are free); ``session`` is after how many seconds a server ends a session (3600), ``limit`` how many seconds
+one answer may take (120).
+
+Servers of one key are taken for machines of one kind, which measure side by side: each times the control besides its
+share of the builds, and what a build took is given as a multiple of what the control took on the same server, in
+nanoseconds of the first one.  A server that is lost costs another attempt on another server, no more.
+
+The artefact that is sent holds no Python: any server of TVM's runtime runs it.  What a virtual machine does over there
+cannot be watched, so bytes are counted here, from the compiled module (see :mod:`planner.kernel_calls`).
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.devices._servers import CONNECT_S, LostError, Server, Tracker
+from planner.devices.base import Footprint, Program
+from planner.devices.tvm import RUNS_PER_SAMPLE, counted, owners_of
+from planner.errors import InputError
+from planner.segments import Entry, Network
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ATTEMPTS = 3
+"""Servers that are asked the same at most."""
+WAIT_S = 30.0
+"""Seconds to wait for a server where all are taken."""
+_NUMBERS = {"servers": 0.0, "session": 3600.0, "limit": 120.0}
+_TEXTS = ("mcpu", "mtriple")
+
+
+def open_device(address: str, threads: int) -> TvmRpcDevice:
+    """Open the servers behind a tracker.
+
+    Args:
+        address: ``HOST:PORT/KEY``, perhaps with ``?NAME=VALUE&...``.
+        threads: Threads that a network may use over there.
+
+    Raises:
+        InputError: The address is none, or no tracker or no server answers.
+    """
+    expected = "expected HOST:PORT/KEY, as in tvm_rpc:192.168.0.10:9190/rasp4b"
+    parts = urlsplit(f"//{address}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    key = parts.path.removeprefix("/")
+    if not parts.hostname or not port or not key:
+        raise InputError(f"device tvm_rpc has the address {address!r}; {expected}")
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    numbers = dict(_NUMBERS)
+    for name, text in given.items():
+        if name in _TEXTS and text:
+            continue
+        if name not in _NUMBERS or not text.replace(".", "", 1).isdecimal() or float(text) <= 0:
+            raise InputError(
+                f"device tvm_rpc:{address} has {name}={text!r}; expected any of {', '.join((*_TEXTS, *_NUMBERS))}, "
+                "the last three numbers above 0"
+            )
+        numbers[name] = float(text)
+    tracker = Tracker(host=parts.hostname, port=port, key=key)
+    override = {name: given[name] for name in _TEXTS if name in given}
+    return TvmRpcDevice(
+        tracker,
+        threads,
+        override=override,
+        most=int(numbers["servers"]) or None,
+        session_s=numbers["session"],
+        limit_s=numbers["limit"],
+    )
+
+
+class TvmRpcDevice:
+    """Compiles networks here and runs them on the servers of a tracker."""
+
+    name = "tvm_rpc"
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        threads: int,
+        *,
+        override: Mapping[str, str] | None = None,
+        most: int | None = None,
+        session_s: float = _NUMBERS["session"],
+        limit_s: float = _NUMBERS["limit"],
+    ) -> None:
+        """Take the servers that are free, and ask what processor they have.
+
+        Args:
+            tracker: Where they report, and their key.
+            threads: Threads that a network may use over there.
+            override: ``mcpu`` and ``mtriple`` to compile for, in place of what the servers say.
+            most: How many servers to take at most; None takes all that are free.
+            session_s: Seconds after which a server ends a session.
+            limit_s: Seconds that one answer may take.
+        """
+        self.tracker = tracker
+        self.threads = threads
+        self._override = dict(override or {})
+        self._most = most
+        self._session_s = session_s
+        self._limit_s = limit_s
+        self._lock = threading.RLock()
+        self._folder = tempfile.TemporaryDirectory(prefix="blinkplan-rpc-")
+        self._servers: list[Server] = []
+        self._taken = 0
+        self._named = 0
+        self._notes: list[tuple[str, str]] = []
+        self._controls: dict[int, list[float]] = defaultdict(list)
+        self._take_all()
+        self.target = self._agreed_target()
+
+    def describe(self) -> dict[str, Any]:
+        """Say what the device is, as JSON values."""
+        return {
+            "device": self.name,
+            "tracker": str(self.tracker),
+            "servers": len(self._servers),
+            "target": dict(self.target),
+            "threads": self.threads,
+            "tvm": version("apache-tvm"),
+        }
+
+    def program(self, entry: Entry) -> RpcProgram:
+        """Compile a network; it is sent to a server when it is first run there."""
+        return RpcProgram(entry, self)
+
+    def planned_arena(self, entry: Entry) -> int:
+        """Plan the storages without generating code."""
+        from planner import compiler
+
+        return compiler.planned_arena(entry, self.target)
+
+    def notes(self) -> list[tuple[str, str]]:
+        """Give what had to be tried again and why, and forget it: pairs of what was asked, and the reason."""
+        with self._lock:
+            told, self._notes = self._notes, []
+        return told
+
+    def close(self) -> None:
+        """End all sessions."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        self._folder.cleanup()
+
+    def sample_round(self, programs: Sequence[Program]) -> list[tuple[float, Mapping[str, float]]]:
+        """Time programs once, on all servers side by side.
+
+        Args:
+            programs: The control first; it is timed on every server, the others on one each.
+
+        Returns:
+            For each program the nanoseconds of the network and of each layer, those of servers other than the first
+            scaled by what the control takes there: the ratio of its medians over all rounds so far.
+        """
+        ours = [program for program in programs if isinstance(program, RpcProgram)]
+        if len(ours) != len(programs):
+            raise TypeError("a round holds programs of another device; expected those that this one made")
+        servers = self._living()
+        control, others = ours[0], list(enumerate(ours))[1:]
+        shares: list[list[tuple[int, RpcProgram]]] = [others[place :: len(servers)] for place in range(len(servers))]
+        found: dict[int, tuple[float, Mapping[str, float]]] = {}
+        failed: list[BaseException] = []
+
+        def serve(server: Server, share: Sequence[tuple[int, RpcProgram]]) -> None:
+            try:
+                self._time_share(server, control, share, found)
+            except Exception as error:  # noqa: BLE001 - raised below, in the thread of whoever asked
+                failed.append(error)
+
+        threads = [
+            threading.Thread(target=serve, args=(server, share), name=f"share of server {server.number}")
+            for server, share in zip(servers, shares, strict=True)
+            if share or server is servers[0]
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failed:
+            raise failed[0]
+        return [found[index] for index in range(len(ours))]
+
+    def _time_share(
+        self,
+        server: Server,
+        control: RpcProgram,
+        share: Sequence[tuple[int, RpcProgram]],
+        found: dict[int, tuple[float, Mapping[str, float]]],
+    ) -> None:
+        """Time the control and some builds on one server, or where it is lost on another that is left."""
+        for _ in range(ATTEMPTS):
+            try:
+                network, layers = self._both(server, control)
+                rows = {index: self._both(server, program) for index, program in share}
+            except LostError as error:
+                self._replace(server, f"timing of {control.name}, a round of {1 + len(share)} builds", error)
+                server = self._living()[-1]
+                continue
+            with self._lock:
+                self._controls[server.number].append(network)
+                first = min(self._controls)
+                scale = float(np.median(self._controls[first]) / np.median(self._controls[server.number]))
+                found.setdefault(0, (network * scale, {name: ns * scale for name, ns in layers.items()}))
+                if server.number == first:
+                    found[0] = (network, layers)
+                for index, (whole, parts) in rows.items():
+                    found[index] = (whole * scale, {name: ns * scale for name, ns in parts.items()})
+            return
+        raise InputError(f"{self.tracker}: {ATTEMPTS} servers in turn were lost over the same builds; {self._last()}")
+
+    def _both(self, server: Server, program: RpcProgram) -> tuple[float, Mapping[str, float]]:
+        def both() -> tuple[float, Mapping[str, float]]:
+            loaded = program.loaded(server)
+            return loaded.sample(), loaded.sample_layers()
+
+        return server.do(both)
+
+    def ask(self, what: str, work: Callable[[Server], T]) -> T:
+        """Ask the first server something; where it is lost, another one.
+
+        Args:
+            what: What it is, for the notes.
+            work: Is called in the server's thread.
+
+        Raises:
+            InputError: No server is left, or as many as are asked at most were lost.
+        """
+        for _ in range(ATTEMPTS):
+            server = self._living()[0]
+            try:
+                return server.do(lambda server=server: work(server))  # type: ignore[misc]
+            except LostError as error:
+                self._replace(server, what, error)
+        raise InputError(f"{self.tracker}: {ATTEMPTS} servers in turn were lost; {self._last()}")
+
+    def _living(self) -> list[Server]:
+        with self._lock:
+            if not self._servers:
+                self._take_all()
+            return list(self._servers)
+
+    def _last(self) -> str:
+        return self._notes[-1][1] if self._notes else "no reason is known"
+
+    def _replace(self, server: Server, what: str, error: LostError) -> None:
+        """Note the loss, and take another server if one is free."""
+        with self._lock:
+            self._notes.append((what, str(error)))
+            logger.warning("%s: %s: %s; asking another server", self.tracker, what, error)
+            if server not in self._servers:
+                return
+            self._servers.remove(server)
+            # Where others are left they take over at once; where none is, the next one that asks waits for one.
+            if self._servers and self.tracker.servers()[1]:
+                try:
+                    self._take(CONNECT_S)
+                except LostError as none_free:
+                    logger.info("%s: %s", self.tracker, none_free)
+
+    def _take_all(self) -> None:
+        """Take the servers that are free; wait for one where all are taken."""
+        there, free = self.tracker.servers()
+        if not there:
+            raise InputError(
+                f"the tracker at {self.tracker.host}:{self.tracker.port} has no server under the key "
+                f"{self.tracker.key!r}; expected at least one: start it with `python -m tvm.exec.rpc_server "
+                f"--tracker {self.tracker.host}:{self.tracker.port} --key {self.tracker.key}`"
+            )
+        wanted = max(1, min(free, self._most or free))
+        for _ in range(wanted):
+            try:
+                self._take(WAIT_S if not self._servers else CONNECT_S)
+            except LostError as error:
+                if not self._servers:
+                    raise InputError(
+                        f"the tracker at {self.tracker.host}:{self.tracker.port} has {there} servers under the key "
+                        f"{self.tracker.key!r}, and none was free: {error}"
+                    ) from None
+                logger.info("%s: %s", self.tracker, error)
+
+    def _take(self, wait_s: float) -> None:
+        session = self.tracker.request(session_s=self._session_s, wait_s=wait_s)
+        server = Server(session, self._taken, limit_s=self._limit_s)
+        self._taken += 1
+        # Mode 1 is TVM's for the big cores; the pool of a session is sized before anything runs in it.
+        server.do(lambda: session.get_function("runtime.config_threadpool")(1, self.threads))
+        self._servers.append(server)
+
+    def _agreed_target(self) -> dict[str, Any]:
+        """Ask every server for its processor; all must have the same."""
+        found = {server.number: server.do(lambda s=server: self._target_of(s)) for server in self._servers}  # type: ignore[misc]
+        targets = list(found.values())
+        odd = next((target for target in targets if target != targets[0]), None)
+        if odd is not None:
+            raise InputError(
+                f"the servers under the key {self.tracker.key!r} have unlike processors, {targets[0]} and {odd}; "
+                "expected machines of one kind under one key"
+            )
+        return targets[0]
+
+    def _target_of(self, server: Server) -> dict[str, Any]:
+        from tvm.target import codegen
+
+        asked = {"mcpu": "target.llvm_get_system_cpu", "mtriple": "target.llvm_get_system_triple"}
+        target: dict[str, Any] = {"kind": "llvm"}
+        for name, question in asked.items():
+            if name in self._override:
+                target[name] = self._override[name]
+                continue
+            try:
+                answer = str(server.session.get_function(question)())
+            except Exception as error:
+                raise InputError(
+                    f"{self.tracker}: the server cannot say what to compile for, it has no code generator; expected "
+                    f"it in the address, as in tvm_rpc:{self.tracker}?mcpu=cortex-a72&mtriple=aarch64-linux-gnu"
+                ) from error
+            target[name] = answer
+        here = str(codegen.llvm_get_system_triple())
+        if target["mtriple"].split("-")[0] == here.split("-", maxsplit=1)[0]:
+            del target["mtriple"]  # as this machine's: the code is the same as that of the device tvm
+        return {**target, "num-cores": self.threads}
+
+    def export(self, compiled: Any, name: str) -> tuple[Path, Path]:
+        """Link a compiled network for the servers: the whole of it, and its kernels by themselves."""
+        from planner import compiler
+
+        folder = Path(self._folder.name)
+        whole, kernels = folder / f"{name}.so", folder / f"{name}.kernels.so"
+        compiler.export(compiled, whole, mtriple=self.target.get("mtriple"))
+        compiler.export_kernels(compiled, kernels, mtriple=self.target.get("mtriple"))
+        return whole, kernels
+
+    def next_name(self) -> str:
+        """Give a name that no file on a server has yet."""
+        with self._lock:
+            self._named += 1
+            return f"network{self._named}"
+
+
+class RpcProgram:
+    """A network compiled for the servers."""
+
+    def __init__(self, entry: Entry, device: TvmRpcDevice) -> None:
+        """Compile, link, and count."""
+        from planner import compiler
+        from planner.kernel_calls import read
+
+        self.name = entry.name
+        self._device = device
+        compiled = compiler.compile_networks([entry], device.target)
+        reading = read(compiled.module, entry.name)
+        self.footprint: Footprint = counted(entry, reading.trace, compiled.workspaces)
+        self._layers = entry.layers
+        self._owners = owners_of([call.kernel for call in reading.calls], entry.layers)
+        self._calls = reading.calls
+        network = Network(entry)
+        self._shape = network.shape(network.input)
+        self._files = device.export(compiled, device.next_name())
+
+    def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run images one after the other; logits ``(n, classes)``."""
+        return self._device.ask(f"running {self.name}", lambda server: self.loaded(server).run(inputs))
+
+    def sample(self) -> float:
+        """Time the network on the first server; nanoseconds of one run, the median of ten."""
+        return self._device.ask(f"timing {self.name}", lambda server: self.loaded(server).sample())
+
+    def sample_layers(self) -> dict[str, float]:
+        """Time each kernel on operands of its own, on the first server; nanoseconds, summed by layer."""
+        return self._device.ask(f"timing {self.name}", lambda server: self.loaded(server).sample_layers())
+
+    def loaded(self, server: Server) -> _Loaded:
+        """Find the network on a server, or put it there; in that server's thread."""
+        if self not in server.held:
+            server.held[self] = _Loaded(self, server)
+        found: _Loaded = server.held[self]
+        return found
+
+
+class _Loaded:
+    """A network on a server.  All of this is called in the server's thread."""
+
+    def __init__(self, program: RpcProgram, server: Server) -> None:
+        from tvm import relax
+
+        self._program = program
+        self._session = server.session
+        self._place = server.session.cpu()
+        whole, self._kernels_file = program._files  # noqa: SLF001 - one thing, here and there
+        self._session.upload(str(whole))
+        self._machine = relax.VirtualMachine(self._session.load_module(whole.name), self._place)
+        random = np.random.default_rng(0)
+        self._input = self._tensor(random.standard_normal(program._shape).astype(np.float32))  # noqa: SLF001
+        self._evaluate = self._machine.time_evaluator(program.name, self._place, number=1, repeat=RUNS_PER_SAMPLE)
+        self._timers: list[tuple[str, Any, list[Any]]] | None = None
+
+    def _tensor(self, array: NDArray[Any]) -> Any:
+        import tvm
+
+        return tvm.runtime.tensor(np.ascontiguousarray(array), self._place)
+
+    def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        function = self._machine[self._program.name]
+        return np.stack([function(self._tensor(image[np.newaxis])).numpy().reshape(-1) for image in inputs])
+
+    def sample(self) -> float:
+        return float(np.median(self._evaluate(self._input).results)) * 1e9
+
+    def sample_layers(self) -> dict[str, float]:
+        if self._timers is None:
+            self._timers = self._make_timers()
+        total: dict[str, float] = dict.fromkeys(self._program._layers, 0.0)  # noqa: SLF001
+        for layer, evaluate, operands in self._timers:
+            total[layer] += float(evaluate(*operands).mean) * 1e9
+        return total
+
+    def _make_timers(self) -> list[tuple[str, Any, list[Any]]]:
+        self._session.upload(str(self._kernels_file))
+        kernels = self._session.load_module(self._kernels_file.name)
+        random = np.random.default_rng(0)
+        calls = zip(self._program._owners, self._program._calls, strict=True)  # noqa: SLF001
+        return [
+            (
+                layer,
+                kernels.time_evaluator(call.kernel, self._place, number=RUNS_PER_SAMPLE, repeat=1),
+                [self._tensor(operand.example(random)) for operand in call.operands],
+            )
+            for layer, call in calls
+        ]
