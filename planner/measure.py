@@ -18,7 +18,7 @@ from typing import Any
 
 from costmodels import CostTable, ModelCosts
 from planner.choices import applicable
-from planner.devices import Device, open_device
+from planner.devices import Device, close, notes, open_device
 from planner.errors import InputError
 from planner.masks.costs import pairs_to_measure
 from planner.measuring.builds import Builds
@@ -88,6 +88,8 @@ def measure(
         "onnxruntime": version("onnxruntime"),
     }
     with ExitStack() as stack:
+        if isinstance(device, str):
+            stack.callback(close, opened)
         kept = store if isinstance(store, Store) else stack.enter_context(Store(store))
         stack.enter_context(kept.running({**surroundings, "models": names, "rounds": rounds, "refit": refit}))
         outlook = Outlook(kept, _expected(models, choices, rounds), progress or (lambda *_: None))
@@ -96,6 +98,8 @@ def measure(
             for model in models
         ]
         outlook.end()
+        for what, reason in notes(opened):
+            kept.note("retried", what, reason)
         summary = {**kept.summary(), "seconds": outlook.seconds()}
     provenance = {
         **surroundings,
@@ -110,9 +114,9 @@ def measure(
                 "data_sha256": model.data().digest,
                 "calibration_images": len(model.data().calibration),
                 "validation_images": len(model.data().validation),
-                **notes,
+                **noted,
             }
-            for model, (_, notes) in zip(models, costs, strict=True)
+            for model, (_, noted) in zip(models, costs, strict=True)
         },
     }
     return CostTable(models=tuple(cost for cost, _ in costs), provenance=provenance, refit=refit)

@@ -4,6 +4,26 @@ The file name is the device's name in tables and on the command line.  A new dev
 ``open_device(address, threads)`` that returns a :class:`~planner.devices.base.Device`.
 """
 
-from planner.devices.base import Device, Footprint, Program, available, open_device
+from planner.devices.base import (
+    Device,
+    Footprint,
+    Program,
+    available,
+    close,
+    notes,
+    open_device,
+    programs,
+    sample_round,
+)
 
-__all__ = ["Device", "Footprint", "Program", "available", "open_device"]
+__all__ = [
+    "Device",
+    "Footprint",
+    "Program",
+    "available",
+    "close",
+    "notes",
+    "open_device",
+    "programs",
+    "sample_round",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +13,17 @@ from planner import registry
 from planner.errors import InputError
 from planner.segments import Entry
 
-__all__ = ["Device", "Footprint", "Program", "available", "open_device"]
+__all__ = [
+    "Device",
+    "Footprint",
+    "Program",
+    "available",
+    "close",
+    "notes",
+    "open_device",
+    "programs",
+    "sample_round",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +76,47 @@ class Device(Protocol):
 
     def planned_arena(self, entry: Entry) -> int:
         """Give :attr:`Footprint.arena_bytes` of a network that need not be run, as cheaply as the device can."""
+
+
+def programs(device: Device, entries: Sequence[Entry]) -> list[Program]:
+    """Make networks ready that are to be timed beside one another.
+
+    A device that can make many at less cost than one by one has a method ``programs`` that takes them all.
+    """
+    together = getattr(device, "programs", None)
+    return list(together(entries)) if together is not None else [device.program(entry) for entry in entries]
+
+
+def sample_round(
+    device: Device, control: Program, others: Sequence[Program]
+) -> list[tuple[float, Mapping[str, float]]]:
+    """Time programs once each, the control first; a device of several machines has them measure side by side.
+
+    Args:
+        device: The device that made the programs.
+        control: What the others are held against: a device of several machines times it on each.
+        others: The other programs.
+
+    Returns:
+        For each program, the control first, nanoseconds of the network and of each layer.
+    """
+    together = getattr(device, "sample_round", None)
+    if together is not None:
+        return list(together([control, *others]))
+    return [(program.sample(), program.sample_layers()) for program in (control, *others)]
+
+
+def notes(device: Device) -> list[tuple[str, str]]:
+    """Take what a device noted for the summary of a run: what had to be tried again, and why."""
+    noted = getattr(device, "notes", None)
+    return [] if noted is None else list(noted())
+
+
+def close(device: Device) -> None:
+    """Let go of what a device holds, such as its connections to other machines."""
+    closing = getattr(device, "close", None)
+    if closing is not None:
+        closing()
 
 
 def available() -> tuple[str, ...]:
