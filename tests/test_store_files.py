@@ -197,3 +197,23 @@ def test_a_full_disk_ends_the_run_with_the_name_of_the_store(path: Path) -> None
             store.put("loss", {"n": 1}, 1, {"x": np.zeros(100000)})
         assert store.get("loss", {"n": 1}) is None
         store.check()
+
+
+def test_a_store_that_is_removed_under_a_run_ends_the_run_rather_than_losing_its_samples(path: Path) -> None:
+    store = Store(path)
+    store.put("loss", {"n": 0}, 1)
+    path.rename(path.with_suffix(".moved"))
+    with pytest.raises(InputError, match=r"t\.store: the store of samples was removed or replaced"):
+        store.put("loss", {"n": 1}, 1)
+    path.with_suffix(".moved").rename(path)
+    store.put("loss", {"n": 1}, 1)
+    store.close()
+    with Store(path) as again:
+        assert again.counts() == ({"loss": 2}, {})
+
+
+@pytest.mark.parametrize("name", ["a?b#c%20.store", "two words.store", "füße.store"])
+def test_a_store_may_have_any_name(tmp_path: Path, name: str) -> None:
+    with Store(tmp_path / name) as store:
+        store.put("loss", {}, 1)
+    assert [file.name for file in tmp_path.iterdir()] == [name]

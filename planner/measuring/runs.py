@@ -45,6 +45,7 @@ class Runs:
         self.path = Path(path) if path is not None else None
         self._lock = threading.RLock()
         self._connection = connect(self.path, create=create)
+        self._file = self._identity()
         self._run: int | None = None
         self._seen: dict[str, set[tuple[int, int, int]]] = {}
 
@@ -59,9 +60,11 @@ class Runs:
     def close(self, status: str = "finished") -> None:
         """Close the file, in which everything is already; a run that has not ended ends so."""
         with self._lock:
-            if self._run is not None:
-                self.end(status)
-            self._connection.close()
+            try:
+                if self._run is not None:
+                    self.end(status)
+            finally:
+                self._connection.close()
 
     @property
     def run(self) -> int:
@@ -236,6 +239,9 @@ class Runs:
     def _writing(self) -> Iterator[Write]:
         """Hold the file's one lock for writing, and give what executes a statement: all of them, or none."""
         with self._lock:
+            if self._identity() != self._file:
+                # SQLite would go on writing to a file without a name, which nobody finds again.
+                raise InputError(f"{self._name}: the store of samples was removed or replaced while it was written")
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
@@ -247,6 +253,14 @@ class Runs:
                     raise
             except sqlite3.Error as error:
                 raise self._broken(error) from None
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Return what tells the file from another of its name; None in memory, and where there is none."""
+        try:
+            found = self.path.stat() if self.path is not None else None
+        except FileNotFoundError:
+            return None
+        return (found.st_dev, found.st_ino) if found is not None else None
 
     def _broken(self, error: sqlite3.Error) -> InputError:
         return InputError(f"{self._name}: the store of samples cannot be used any more: {error}")
