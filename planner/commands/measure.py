@@ -27,7 +27,9 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--input-shape", metavar="1,C,H,W", help="shape of the input, where a file leaves it open")
     parser.add_argument("-o", "--output", metavar="TABLE", help="cost table, .json or .csv")
     parser.add_argument(
-        "--store", metavar="FILE", help="where samples are kept and found again (default: beside the table, .store)"
+        "--store",
+        metavar="FILE",
+        help="where samples are kept, and found again by later runs (default: beside the table, .store); name a new one to measure anew",
     )
     parser.add_argument("--status", action="store_true", help="measure nothing; say how far the runs of a store are")
     parser.add_argument(
