@@ -29,7 +29,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--store",
         metavar="FILE",
-        help="where samples are kept, and found again by later runs (default: beside the table, .store); name a new one to measure anew",
+        help="where samples are kept and found again (default: beside the table, .store); a new one measures anew",
     )
     parser.add_argument("--status", action="store_true", help="measure nothing; say how far the runs of a store are")
     parser.add_argument(
