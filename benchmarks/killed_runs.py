@@ -17,6 +17,7 @@ import json
 import math
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -194,15 +195,17 @@ class Trial:
         """Let a run go on for so long; give its status, None where it was killed, and the rows of its store."""
         store, begun, seen = self._folder / f"{name}.store", time.monotonic(), before
         process = self.start(name)
-        while process.poll() is None and time.monotonic() - begun < limit_s:
-            time.sleep(min(_LOOK_S, max(0.0, limit_s - (time.monotonic() - begun))))
-            if limit_s < math.inf:
-                seen = {**seen, **glimpse(store)}
-        killed = process.poll() is None
-        if killed:
-            # The whole group: no helper that the run has started may go on without it.
-            os.killpg(process.pid, 9)
-        status = process.wait()
+        try:
+            while process.poll() is None and time.monotonic() - begun < limit_s:
+                time.sleep(min(_LOOK_S, max(0.0, limit_s - (time.monotonic() - begun))))
+                if limit_s < math.inf:
+                    seen = {**seen, **glimpse(store)}
+        finally:
+            killed = process.poll() is None
+            if killed:
+                # The whole group: no helper that the run has started may go on without it.
+                os.killpg(process.pid, signal.SIGKILL)
+            status = process.wait()
         if store.exists():
             self.faults += faults_of(store, seen, ended=not killed)
         rows = contents(store) if store.exists() else {}
