@@ -33,6 +33,8 @@ from planner.measuring.store import Store
 
 WIDTHS = 3.0
 """Two latencies agree where they differ by no more than so many standard deviations of their difference."""
+MOST_KILLS = 4
+"""How often one run is killed at most."""
 _LOOK_S = 0.05
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TVM_NUM_THREADS"), "1")
 """Runs beside one another, and a reader beside them, are not to wait for each other's idle threads."""
@@ -184,8 +186,10 @@ class Trial:
         tables: list[CostTable] = []
         while len(self.kills) < kills:
             name, before, ended = f"killed{len(tables)}", Rows(), False
+            # Few kills of a run, so that many fall into what a resumed one has behind it.
+            last = min(kills, len(self.kills) + self._random.randint(1, MOST_KILLS))
             while not ended:
-                limit = self._random.uniform(0, longest_s) if len(self.kills) < kills else math.inf
+                limit = self._random.uniform(0, longest_s) if len(self.kills) < last else math.inf
                 status, before = self._once(name, len(tables), limit, before)
                 ended = status is not None
             tables.append(self._ended(name, status or 0))
