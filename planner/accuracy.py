@@ -1,8 +1,8 @@
-"""What choices cost in accuracy: the cross-entropy they add on labelled images, and the change of top-1."""
+"""What choices cost in accuracy: the loss they add on the same images, and the change of top-1."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,19 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.batching import batchable
-from planner.calibration import Calibration
+from planner.dataset import UNKNOWN
 from planner.errors import InputError
 from planner.execution import BATCH, run_model
-from planner.masks.choices import alone
-from planner.rewrite import EXACT, apply
+from planner.judging import Judge, calibrated, cross_entropy
 
 if TYPE_CHECKING:
     import onnx
 
-    from planner.dataset import Dataset
     from planner.graph import LayerGraph
 
-__all__ = ["Evaluator", "LossCost", "Progress", "compare", "hits", "losses", "measure_losses"]
+__all__ = ["Evaluator", "LossCost", "Progress", "compare", "hits", "losses", "scores_of"]
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -42,6 +40,11 @@ class LossCost:
         top1_change: Change of the top-1 accuracy, points; negative is worse.
         top1_change_std: Its standard error, paired.
         parameter_bytes: Bytes of the layer's weights, biases and scales under the choice.
+        top1_expected: Change of the top-1 accuracy that is expected where only the answers are compared, points: the
+            exact network says how likely the old and the new one are right.  It is far less noisy.
+        top1_expected_std: Its standard error, over images.
+        images: Images that it was judged on; 0 where nothing was judged.
+        stopped: Whether it was stopped before all images were judged, because it is hopeless.
 
     >>> LossCost(loss_raw=-0.001, loss_std=0.002, top1_change=0.1, top1_change_std=0.1, parameter_bytes=64).loss
     0.0
@@ -52,11 +55,17 @@ class LossCost:
     top1_change: float
     top1_change_std: float
     parameter_bytes: int
+    top1_expected: float = 0.0
+    top1_expected_std: float = 0.0
+    images: int = 0
+    stopped: bool = False
 
     def __post_init__(self) -> None:
         """Check that the figures are numbers and the errors not negative."""
         figures = (self.loss_raw, self.loss_std, self.top1_change, self.top1_change_std)
-        if not np.isfinite(figures).all() or self.loss_std < 0 or self.top1_change_std < 0 or self.parameter_bytes < 0:
+        more = (self.top1_expected, self.top1_expected_std)
+        least = min(self.loss_std, self.top1_change_std, self.top1_expected_std, self.parameter_bytes)
+        if not np.isfinite((*figures, *more)).all() or least < 0:
             raise InputError(
                 f"loss figures {figures} and {self.parameter_bytes} bytes; expected finite ones, not below 0"
             )
@@ -67,56 +76,81 @@ class LossCost:
         return max(0.0, self.loss_raw)
 
 
-def losses(logits: Float32, labels: NDArray[np.int64]) -> Float64:
-    """Return the cross-entropy of each image.
+losses = cross_entropy
+
+
+def hits(logits: Float32, labels: NDArray[np.int64], reference: Float32 | None = None) -> NDArray[np.bool_]:
+    """Return for each image whether the highest score is the right class's.
 
     Args:
-        logits: Class scores before the softmax, ``[image][class]``.
-        labels: Right classes, ``[image]``.
-
-    Returns:
-        Natural logarithms, ``[image]``.
-
-    >>> losses(np.zeros((1, 4), np.float32), np.array([2])).round(4).tolist()
-    [1.3863]
+        logits: Class scores, ``[image][class]``.
+        labels: Right classes; -1 where they are not known.
+        reference: Class scores of the exact network, whose answers count as right where there are no labels.
     """
-    scores = logits.astype(np.float64)
-    scores -= scores.max(axis=1, keepdims=True)
-    total: Float64 = np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(labels)), labels]
-    return total
-
-
-def hits(logits: Float32, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return for each image whether the highest score is the right class's."""
+    if labels[0] == UNKNOWN:
+        if reference is None:
+            raise InputError("the images have no labels; expected the exact network's answers to compare with")
+        labels = reference.argmax(axis=1)
     right: NDArray[np.bool_] = logits.argmax(axis=1) == labels
     return right
 
 
-def compare(logits: Float32, reference: Float32, labels: NDArray[np.int64], *, parameter_bytes: int = 0) -> LossCost:
+def compare(
+    logits: Float32,
+    reference: Float32,
+    labels: NDArray[np.int64],
+    *,
+    parameter_bytes: int = 0,
+    judge: Judge | None = None,
+    likely: Float64 | None = None,
+) -> LossCost:
     """Compare a network's answers with another's on the same images.
 
     Args:
         logits: Class scores of the one, ``[image][class]``.
         reference: Class scores of the other.
-        labels: Right classes.
+        labels: Right classes, or -1 where they are not known: then the loss is the divergence from the other's
+            answers, and the change of top-1 the share of images on which both do not answer alike.
         parameter_bytes: What to report as such.
+        judge: What is lost on an image; cross-entropy or divergence without.
+        likely: How likely each class is for each image, as `planner.judging.calibrated` gives it from the other's
+            answers; worked out on these images where it is left out.
 
     Returns:
-        The increase of the mean cross-entropy and the change of top-1, with paired standard errors.
+        The mean of what is lost and the change of top-1, with paired standard errors.
     """
-    increase = losses(logits, labels) - losses(reference, labels)
-    change = 100.0 * (hits(logits, labels).astype(np.float64) - hits(reference, labels))
+    increase = (judge or Judge()).lost(logits, reference, labels)
+    change = 100.0 * (hits(logits, labels, reference).astype(np.float64) - hits(reference, labels, reference))
+    if labels[0] == UNKNOWN:
+        expected = change
+    else:
+        likely = calibrated(reference, labels) if likely is None else likely
+        every = np.arange(len(labels))
+        expected = 100.0 * (likely[every, logits.argmax(axis=1)] - likely[every, reference.argmax(axis=1)])
     return LossCost(
         loss_raw=float(increase.mean()),
         loss_std=_standard_error(increase),
         top1_change=float(change.mean()),
         top1_change_std=_standard_error(change),
         parameter_bytes=parameter_bytes,
+        top1_expected=float(expected.mean()),
+        top1_expected_std=_standard_error(expected),
+        images=len(labels),
     )
 
 
 def _standard_error(values: Float64) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def scores_of(model: onnx.ModelProto, outputs: Float32) -> Float32:
+    """Return class scores, ``[image][class]``, from what a network gives.
+
+    Where it ends in a softmax, the logarithms of its probabilities are scores as good.
+    """
+    if model.graph.node[-1].op_type == "Softmax":
+        return np.log(np.maximum(outputs, np.float32(_TINY)))
+    return outputs
 
 
 class Evaluator:
@@ -125,7 +159,7 @@ class Evaluator:
     Attributes:
         graph: The exact network.
         images: Its inputs, ``[image][channel][row][column]``.
-        labels: Right classes, ``[image]``.
+        labels: Right classes, ``[image]``, or -1 where they are not known.
     """
 
     def __init__(self, graph: LayerGraph, images: Float32, labels: NDArray[np.int64], *, threads: int = 1) -> None:
@@ -136,7 +170,8 @@ class Evaluator:
                 f"images of shape {images.shape} with labels of shape {labels.shape}; "
                 f"model {graph.name!r} expects (n, {expected}) and (n,)"
             )
-        if not len(labels) or labels.min() < 0 or labels.max() >= graph.classes:
+        known = bool(len(labels)) and labels[0] != UNKNOWN
+        if not len(labels) or (known and labels.min() < 0) or labels.max() >= graph.classes:
             found = f"{labels.min()} to {labels.max()}" if len(labels) else "none"
             raise InputError(f"labels are {found}; model {graph.name!r} has classes 0 to {graph.classes - 1}")
         self.graph = graph
@@ -151,10 +186,7 @@ class Evaluator:
 
         Where the network ends in a softmax, the logarithms of its probabilities are scores as good.
         """
-        scores = run_model(model, self.images, batch=self._batch, threads=self._threads)
-        if model.graph.node[-1].op_type == "Softmax":
-            return np.log(np.maximum(scores, np.float32(_TINY)))
-        return scores
+        return scores_of(model, run_model(model, self.images, batch=self._batch, threads=self._threads))
 
     def exact(self) -> Float32:
         """Return the exact network's class scores, computed once."""
@@ -165,50 +197,3 @@ class Evaluator:
     def cost(self, model: onnx.ModelProto, *, parameter_bytes: int = 0) -> LossCost:
         """Return what a network loses against the exact one."""
         return compare(self.logits(model), self.exact(), self.labels, parameter_bytes=parameter_bytes)
-
-
-def measure_losses(
-    graph: LayerGraph,
-    dataset: Dataset,
-    choices: Mapping[str, Sequence[str]],
-    *,
-    refit: bool = True,
-    progress: Progress | None = None,
-    calibration: Calibration | None = None,
-    threads: int = 1,
-) -> dict[tuple[str, str], LossCost]:
-    """Measure what each choice of each layer loses, all other layers being exact.
-
-    Args:
-        graph: The network.
-        dataset: Approximations are calibrated on its calibration images, losses measured on its validation
-            images.
-        choices: The choices of each layer, as `planner.rewrite.applicable` returns them; ``prune@`` and a share for
-            the class of channels that the layer is the first to make.
-        refit: Whether the layers behind the approximated one are refitted.
-        progress: Called after each choice.
-        calibration: The network on the calibration images, where that is at hand already.
-        threads: Threads of onnxruntime.
-
-    Returns:
-        ``{(layer, choice): cost}``; ``exact`` loses nothing.
-    """
-    calibration = calibration or Calibration.of(graph, dataset, threads=threads)
-    validation = dataset.validation
-    evaluator = Evaluator(graph, dataset.inputs(validation), validation.labels, threads=threads)
-    measured = {}
-    for layer, names in choices.items():
-        for choice in names:
-            if choice == EXACT:
-                model, size = graph.model, graph.layer(layer).parameter_bytes
-            else:
-                rewritten = apply(graph, alone(graph, layer, choice), calibration, refit=refit)
-                model, size = rewritten.model, rewritten.parameter_bytes[layer]
-            measured[layer, choice] = (
-                compare(evaluator.exact(), evaluator.exact(), evaluator.labels, parameter_bytes=size)
-                if choice == EXACT
-                else evaluator.cost(model, parameter_bytes=size)
-            )
-            if progress is not None:
-                progress(layer, choice, measured[layer, choice])
-    return measured

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CALIBRATION_COUNT",
     "PARTS",
+    "UNKNOWN",
     "VALIDATION_COUNT",
     "Dataset",
     "Split",
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 PARTS = ("calibration", "validation", "test")
+UNKNOWN = -1
+"""The label of an image whose class is not known."""
 CALIBRATION_COUNT = 512
 VALIDATION_COUNT = 1000
 
@@ -48,7 +51,7 @@ class Split:
 
     Attributes:
         images: uint8 in 0..255, or float32 that a network takes as it is; shape ``(n, C, H, W)``.
-        labels: int64 class numbers from 0; shape ``(n,)``.
+        labels: int64 class numbers from 0; shape ``(n,)``.  None where they are not known: then each is -1.
 
     >>> part = Split(images=np.zeros((2, 1, 28, 28), np.uint8), labels=np.array([3, 9]))
     >>> len(part), part.labels.dtype
@@ -56,11 +59,13 @@ class Split:
     """
 
     images: NDArray[np.uint8] | NDArray[np.float32] = field(repr=False)
-    labels: NDArray[np.int64] = field(repr=False)
+    labels: NDArray[np.int64] = field(repr=False, default=None)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         """Check shapes, types and labels, and take read-only views of the arrays."""
-        images, labels = np.asarray(self.images), np.asarray(self.labels)
+        images = np.asarray(self.images)
+        known = self.labels is not None
+        labels = np.asarray(self.labels) if known else np.full(len(images), UNKNOWN, np.int64)
         if images.ndim != 4 or images.dtype not in (np.dtype(np.uint8), np.dtype(np.float32)):
             raise InputError(
                 f"images are {images.dtype} of shape {images.shape}; expected uint8 or float32 of shape (n, C, H, W)",
@@ -73,13 +78,18 @@ class Split:
             raise InputError(f"labels are {labels.dtype} of shape {labels.shape}; expected integers of shape (n,)")
         if len(labels) != len(images):
             raise InputError(f"{len(images)} images, but {len(labels)} labels")
-        if labels.min() < 0:
+        if known and labels.min() < 0:
             at = int(np.argmin(labels))
             raise InputError(f"label {at} is {labels[at]}; labels count from 0")
         for name, value in (("images", images), ("labels", labels.astype(np.int64))):
             view = value.view()
             view.setflags(write=False)
             object.__setattr__(self, name, view)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the classes of the images are known."""
+        return bool(self.labels[0] != UNKNOWN)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -146,6 +156,11 @@ class Dataset:
         """Shape of one image: ``(C, H, W)``."""
         channels, height, width = self.calibration.images.shape[1:]
         return channels, height, width
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the classes of the validation images are known, by which losses are judged."""
+        return self.validation.labelled
 
     @property
     def where(self) -> str:
@@ -221,7 +236,8 @@ class Dataset:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{len(self.part(part))} {part}" for part in PARTS)
-        return f"{self.name}: {counts} images of {'x'.join(map(str, self.image_shape))}, {self.classes} classes"
+        said = "" if self.labelled else ", without labels"
+        return f"{self.name}: {counts} images of {'x'.join(map(str, self.image_shape))}, {self.classes} classes{said}"
 
 
 def held_out(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -280,19 +296,19 @@ def read(path: str | os.PathLike[str]) -> Dataset:
         images, labels = arrays.parts["train"]
         calibration, validation = held_out(len(images))
         parts = {
-            "calibration": (images[calibration], labels[calibration]),
-            "validation": (images[validation], labels[validation]),
+            "calibration": (images[calibration], labels[calibration] if labels is not None else None),
+            "validation": (images[validation], labels[validation] if labels is not None else None),
             "test": arrays.parts["test"],
         }
     splits = {}
     for part in PARTS:
         try:
-            splits[part] = Split(images=parts[part][0], labels=parts[part][1])
+            splits[part] = Split(images=parts[part][0], labels=parts[part][1])  # type: ignore[arg-type]
         except InputError as error:
             raise InputError(f"{where}: {part}: {error}") from error
     classes = arrays.classes
     if classes is None:
-        classes = 1 + max(int(split.labels.max()) for split in splits.values())
+        classes = max(1, 1 + max(int(split.labels.max()) for split in splits.values()))
     return Dataset(
         name=arrays.name,
         calibration=splits["calibration"],

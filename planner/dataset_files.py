@@ -52,7 +52,8 @@ class Arrays:
 
     Attributes:
         name: What the data are called.
-        parts: Images ``(n, C, H, W)`` and labels ``(n,)`` of each part the files know.
+        parts: Images ``(n, C, H, W)`` and labels ``(n,)`` of each part the files know; None for labels that are not
+            known.
         mean: Mean of each channel of ``images / 255``.
         std: Standard deviation of the same.
         classes: Number of classes, where the files or their kind say so.
@@ -62,7 +63,7 @@ class Arrays:
     """
 
     name: str
-    parts: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
+    parts: Mapping[str, tuple[NDArray[Any], NDArray[Any] | None]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: int | None = None
@@ -74,7 +75,7 @@ def read_npz(path: Path) -> Arrays:
     Args:
         path: A ``.npz`` with ``calibration_images``, ``calibration_labels``, the same for ``validation`` and
             ``test``, and for uint8 images ``mean`` and ``std`` for each channel; optionally ``name`` and
-            ``classes``.
+            ``classes``.  Without any labels, networks are judged by how far they are from the exact one.
 
     Returns:
         Its arrays.
@@ -92,7 +93,8 @@ def read_npz(path: Path) -> Arrays:
         raise InputError(f"{path}: not a readable .npz archive of plain arrays ({error})") from error
     if single:
         raise InputError(f"{path}: a single array; expected a .npz archive of named arrays")
-    needed = [f"{part}_{what}" for part in _NPZ_PARTS for what in ("images", "labels")]
+    labelled = any(f"{part}_labels" in content for part in _NPZ_PARTS)
+    needed = [f"{part}_{what}" for part in _NPZ_PARTS for what in ("images", "labels")[: 1 + labelled]]
     scaled = all(content[key].dtype == np.float32 for key in needed if key in content and key.endswith("images"))
     if not scaled:
         needed += ["mean", "std"]
@@ -110,7 +112,7 @@ def read_npz(path: Path) -> Arrays:
     channels = images.shape[1] if images.ndim > 1 else 1
     return Arrays(
         name=str(content["name"]) if "name" in content else path.stem,
-        parts={part: (content[f"{part}_images"], content[f"{part}_labels"]) for part in _NPZ_PARTS},
+        parts={part: (content[f"{part}_images"], content.get(f"{part}_labels")) for part in _NPZ_PARTS},
         mean=(0.0,) * channels if scaled else _numbers(path, "mean", content["mean"]),
         std=(1.0,) * channels if scaled else _numbers(path, "std", content["std"]),
         classes=int(_numbers(path, "classes", content["classes"])[0]) if "classes" in content else None,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-__all__ = ["BATCH", "run_model", "run_nodes"]
+__all__ = ["BATCH", "Part", "run_model", "run_nodes"]
 
 BATCH = 64
 """Images a call: the activations of small networks stay in the cache."""
@@ -46,41 +46,94 @@ def run_nodes(
     Returns:
         The tensors wanted, ``[image][...]``.
     """
-    import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
-
-    if batch > 1:
-        nodes = [_open_reshape(node, arrays) for node in nodes]
-    constants = {name: arrays[name] for node in nodes for name in node.input if name in arrays}
-    opened = {
-        node.input[1]: np.concatenate([np.zeros(1, np.int64), arrays[node.input[1].removesuffix(_OPEN)][1:]])
-        for node in nodes
-        if node.op_type == "Reshape" and node.input[1].endswith(_OPEN)
-    }
-    graph = helper.make_graph(
-        list(nodes),
-        "part",
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *array.shape[1:]])
-            for name, array in feeds.items()
-        ],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [numpy_helper.from_array(np.asarray(array, order="C"), name) for name, array in (constants | opened).items()],
+    part = Part(
+        nodes,
+        arrays,
+        {name: array.shape for name, array in feeds.items()},
+        outputs,
+        opset=opset,
+        batch=batch,
+        threads=threads,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Weights stored as int8 are judged by their exact values, never by the runtime's own integer kernels.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    count = len(next(iter(feeds.values())))
-    parts = [
-        session.run(list(outputs), {name: array[start : start + batch] for name, array in feeds.items()})
-        for start in range(0, count, batch)
-    ]
-    return {name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(outputs)}
+    return part.run(feeds)
+
+
+class Part:
+    """Some nodes of a network, ready to be run on images as they come.
+
+    Attributes:
+        outputs: Names of the tensors that it gives.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[onnx.NodeProto],
+        arrays: Mapping[str, NDArray[Any]],
+        feeds: Mapping[str, Sequence[int]],
+        outputs: Sequence[str],
+        *,
+        opset: int,
+        batch: int = BATCH,
+        threads: int = 1,
+    ) -> None:
+        """Prepare the nodes.
+
+        Args:
+            nodes: The nodes in topological order.
+            arrays: The constants they read.
+            feeds: Shape of every other tensor they read, the number of images first.
+            outputs: Names of the tensors wanted.
+            opset: ONNX operator set the nodes are written in.
+            batch: Images a call; 1 for a network that cannot run a batch.
+            threads: Threads of onnxruntime.
+        """
+        import onnxruntime
+        from onnx import TensorProto, helper, numpy_helper
+
+        self.outputs = tuple(outputs)
+        self._batch = batch
+        if batch > 1:
+            nodes = [_open_reshape(node, arrays) for node in nodes]
+        constants = {name: arrays[name] for node in nodes for name in node.input if name in arrays}
+        opened = {
+            node.input[1]: np.concatenate([np.zeros(1, np.int64), arrays[node.input[1].removesuffix(_OPEN)][1:]])
+            for node in nodes
+            if node.op_type == "Reshape" and node.input[1].endswith(_OPEN)
+        }
+        graph = helper.make_graph(
+            list(nodes),
+            "part",
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape[1:]])
+                for name, shape in feeds.items()
+            ],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+            [
+                numpy_helper.from_array(np.asarray(array, order="C"), name)
+                for name, array in (constants | opened).items()
+            ],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Weights stored as int8 are judged by their exact values, never by the runtime's own integer kernels.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        """Run the nodes on the values of the tensors they read, ``[image][...]``."""
+        count = len(next(iter(feeds.values())))
+        parts = [
+            self._session.run(
+                list(self.outputs), {name: array[start : start + self._batch] for name, array in feeds.items()}
+            )
+            for start in range(0, count, self._batch)
+        ]
+        return {name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(self.outputs)}
 
 
 _OPEN = "/any_batch"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import platform
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -20,10 +21,11 @@ from costmodels import CostTable, ModelCosts
 from planner.choices import applicable
 from planner.devices import Device, close, notes, open_device
 from planner.errors import InputError
+from planner.judging import Metric
 from planner.masks.costs import pairs_to_measure
 from planner.measuring.builds import Builds
 from planner.measuring.costs import model_costs
-from planner.measuring.losses import choice_losses
+from planner.measuring.losses import Losses, choice_losses, pool
 from planner.measuring.progress import Outlook, Progress
 from planner.measuring.store import Store
 from planner.model import Model
@@ -46,6 +48,9 @@ def measure(
     rounds: int = ROUNDS,
     seed: int = 0,
     store: str | Path | Store | None = None,
+    metric: Metric | None = None,
+    jobs: int = 1,
+    executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> CostTable:
     """Measure networks into a cost table.
@@ -60,6 +65,11 @@ def measure(
         seed: Seed of the random plans whose storage is looked at.
         store: Where every sample is kept, or its file, so that a run that was stopped goes on where it was, and another
             model or table costs only what is new.  None keeps nothing.
+        metric: A loss of the user's own: given class scores ``[image][class]`` and labels ``[image]`` (-1 where they
+            are not known), it returns a finite figure for each image, of which less is better.  None for the
+            cross-entropy, or for the divergence from the exact network's answers where the data have no labels.
+        jobs: Processes that losses are measured in at a time; times are measured alone.
+        executor: What measures the losses in place of such processes: here, or on a cluster.
         progress: Is told how far the work is.
 
     Returns:
@@ -74,6 +84,8 @@ def measure(
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice is not None:
         raise InputError(f"two models are called {twice!r}; expected names of their own")
+    if jobs < 1:
+        raise InputError(f"jobs is {jobs}; expected at least 1")
     if rounds < 1:
         raise InputError(f"rounds is {rounds}; expected at least 1")
     for model in models:
@@ -93,8 +105,18 @@ def measure(
         kept = store if isinstance(store, Store) else stack.enter_context(Store(store))
         stack.enter_context(kept.running({**surroundings, "models": names, "rounds": rounds, "refit": refit}))
         outlook = Outlook(kept, _expected(models, choices, rounds), progress or (lambda *_: None))
+        with ExitStack() as busy:
+            found = executor or busy.enter_context(pool(jobs))
+            losses = {
+                model.name: choice_losses(
+                    model, choices[model.name], kept, refit=refit, tell=outlook, metric=metric, executor=found
+                )
+                for model in models
+            }
         costs = [
-            _measure_one(model, choices[model.name], opened, kept, refit=refit, rounds=rounds, seed=seed, tell=outlook)
+            _measure_one(
+                model, choices[model.name], losses[model.name], opened, kept, rounds=rounds, seed=seed, tell=outlook
+            )
             for model in models
         ]
         outlook.end()
@@ -114,6 +136,7 @@ def measure(
                 "data_sha256": model.data().digest,
                 "calibration_images": len(model.data().calibration),
                 "validation_images": len(model.data().validation),
+                "loss": losses[model.name].loss,
                 **noted,
             }
             for model, (_, noted) in zip(models, costs, strict=True)
@@ -140,10 +163,10 @@ def _expected(
 def _measure_one(
     model: Model,
     choices: Mapping[str, Sequence[str]],
+    losses: Losses,
     device: Device,
     store: Store,
     *,
-    refit: bool,
     rounds: int,
     seed: int,
     tell: Progress,
@@ -153,9 +176,8 @@ def _measure_one(
 
     data = model.data()
     calibration = Calibration.of(model.graph, data)
-    losses = choice_losses(model, choices, calibration, store, refit=refit, tell=tell)
     builds = Builds(model, choices, calibration, device, store)
     builds.compile(tell)
     slack = builds.slack(MIXES, seed, tell)
     builds.time(rounds, tell)
-    return model_costs(model, choices, builds, losses, slack)
+    return model_costs(model, choices, builds, losses.costs, slack)

@@ -91,8 +91,8 @@ def _accuracy(name: str, artefact: Artefact, control: Artefact, inputs: Any, lab
     cost = compare(logits, exact, labels)
     return {
         "images": len(labels),
-        "top1": 100.0 * float(hits(logits, labels).mean()),
-        "exact_top1": 100.0 * float(hits(exact, labels).mean()),
+        "top1": 100.0 * float(hits(logits, labels, exact).mean()),
+        "exact_top1": 100.0 * float(hits(exact, labels, exact).mean()),
         "top1_change": cost.top1_change,
         "top1_change_std": cost.top1_change_std,
         "loss": cost.loss_raw,

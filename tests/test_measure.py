@@ -11,10 +11,10 @@ import samples
 
 import planner
 from planner import rewrite
-from planner.accuracy import Evaluator
 from planner.cli import main
 from planner.errors import InputError
 from planner.measure import measure
+from planner.measuring.bench import Bench
 from planner.measuring.store import Store
 
 SHIPPED = planner.shipped("models/quick.onnx")
@@ -96,13 +96,13 @@ def test_a_second_run_takes_its_losses_from_the_store(
     model: planner.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    cost = Evaluator.cost
+    single = Bench.measure
 
-    def counted(self: Evaluator, *arguments: object, **more: object) -> object:
+    def counted(self: Bench, layer: str, choice: str) -> object:
         calls.append(1)
-        return cost(self, *arguments, **more)
+        return single(self, layer, choice)
 
-    monkeypatch.setattr(Evaluator, "cost", counted)
+    monkeypatch.setattr(Bench, "measure", counted)
 
     def run(**more: object) -> planner.CostTable:
         calls.clear()

@@ -5,12 +5,13 @@ import pytest
 from networks import CLASSES, NETWORKS, Builder, chain, images, residual, run, saved
 from onnx import numpy_helper
 
-from planner.accuracy import Evaluator, compare, losses, measure_losses
+from planner.accuracy import Evaluator, compare, losses
 from planner.calibration import Calibration
 from planner.dataset import Dataset, Split
 from planner.errors import InputError
 from planner.graph import read
 from planner.linear import Linear, moments
+from planner.measuring.bench import measure_losses
 from planner.refit import ridge, solve
 from planner.rewrite import EXACT, applicable, apply
 
@@ -244,7 +245,7 @@ def test_measures_what_each_choice_loses_on_validation_images(small):
     choices = {"conv2": (EXACT, "lowrank@0.25", "int8w"), "pool": (EXACT,)}
     seen = []
     found = measure_losses(small, dataset, choices, progress=lambda *step: seen.append(step))
-    assert found == {(layer, choice): cost for layer, choice, cost in seen}
+    assert found == {(layer, choice): finding.cost for layer, choice, finding in seen}
     assert list(found) == [(layer, name) for layer, names in choices.items() for name in names]
     assert found["conv2", EXACT].loss_raw == found["conv2", EXACT].loss_std == 0
     assert found["conv2", EXACT].parameter_bytes == small.layer("conv2").parameter_bytes
