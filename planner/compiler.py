@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,8 @@ class Compiled:
         workspaces: Bytes that a kernel allocates for itself beyond the stack, by kernel name; none as a rule.
         plans: For each network its planned storages in bytes, network output included.
         module: The ``tvm.IRModule`` that code was generated from: kernel calls in order, with what they are handed.
+        calls: Where kernels were merged: for each network the kernels that it would call by itself, in order.
+        signatures: Where kernels were merged: a digest of each of those kernels, the same for equal ones.
     """
 
     executable: Any
@@ -46,6 +48,18 @@ class Compiled:
     workspaces: Mapping[str, int]
     plans: Mapping[str, tuple[int, ...]]
     module: Any
+    calls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    signatures: Mapping[str, str] = field(default_factory=dict)
+
+    def named(self, network: str, kernels: Sequence[str]) -> list[str]:
+        """Name the kernels that a network was seen to run as they were called before equal ones were merged.
+
+        Calls that only look at a tensor in another shape are not run, and left out.
+        """
+        calls = iter(self.calls[network])
+        return [
+            next(call for call in calls if self.signatures[call] == self.signatures[kernel]) for kernel in kernels
+        ]
 
 
 def host_target(threads: int = 1) -> dict[str, Any]:
@@ -207,6 +221,7 @@ def compile_networks(
     options: Options | None = None,
     chosen: Mapping[str, str] | None = None,
     search_s: float = 0.0,
+    merged: bool = False,
 ) -> Compiled:
     """Compile networks into one module.
 
@@ -218,6 +233,7 @@ def compile_networks(
             would choose.
         search_s: Seconds to measure other schedules for, on this machine; what was found before is taken from
             the user's cache.
+        merged: Whether networks share the kernels that are equal, which compiles many like networks sooner.
 
     Raises:
         InputError: A schedule was chosen for a kernel that is not there, or that it does not fit.
@@ -225,9 +241,13 @@ def compile_networks(
     import tvm
 
     from planner import schedules
+    from planner.schedules.merging import merge
 
     kind = tvm.target.Target(dict(target))
     fused = fuse_networks(entries, kind, options)
+    together = merge(fused) if merged else None
+    if together is not None:
+        fused = together.module
     if search_s > 0:
         from planner.schedules.search import search
 
@@ -242,6 +262,8 @@ def compile_networks(
         workspaces=schedules.workspaces(scheduled),
         plans=_storages(planned),
         module=planned,
+        calls=together.calls if together else {},
+        signatures=together.signatures if together else {},
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import os
 import platform
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ from planner.errors import InputError
 from planner.segments import Entry, Network
 
 if TYPE_CHECKING:
-    from planner.artefact import Trace
+    from planner.artefact import Artefact, Trace
+    from planner.compiler import Compiled
 
 RUNS_PER_SAMPLE = 10
 
@@ -55,7 +57,18 @@ class TvmDevice:
 
     def program(self, entry: Entry) -> TvmProgram:
         """Compile a network and load it."""
-        return TvmProgram(entry, self.target)
+        (program,) = self.programs([entry])
+        return program
+
+    def programs(self, entries: Sequence[Entry]) -> list[TvmProgram]:
+        """Compile networks that are to be timed beside one another; kernels that are equal are compiled once."""
+        from planner import compiler
+        from planner.artefact import Artefact
+
+        apart = [dataclasses.replace(entry, name=f"network{number}") for number, entry in enumerate(entries)]
+        compiled = compiler.compile_networks(apart, self.target, merged=True)
+        artefact = Artefact(compiled.executable)
+        return [TvmProgram(entry, artefact, compiled) for entry in apart]
 
     def planned_arena(self, entry: Entry) -> int:
         """Plan the storages without generating code."""
@@ -67,20 +80,29 @@ class TvmDevice:
 class TvmProgram:
     """A network compiled by TVM."""
 
-    def __init__(self, entry: Entry, target: Mapping[str, Any]) -> None:
-        """Compile, run once, and count."""
-        from planner import compiler
-        from planner.artefact import Artefact
+    def __init__(self, entry: Entry, artefact: Artefact, compiled: Compiled) -> None:
+        """Run once, and count.
 
+        Args:
+            entry: The network.
+            artefact: A module that holds it under its name.
+            compiled: What was compiled, its kernels merged.
+        """
         self._entry = entry
-        compiled = compiler.compile_networks([entry], target)
-        self._artefact = Artefact(compiled.executable)
+        self._artefact = artefact
         network = Network(entry)
         self._input = np.random.default_rng(0).standard_normal(network.shape(network.input)).astype(np.float32)
-        self.footprint = counted(entry, self._artefact.trace(entry.name, self._input), compiled.workspaces)
-        timers = self._artefact.kernel_timers(entry.name, self._input, number=RUNS_PER_SAMPLE)
-        owners = owners_of([kernel for kernel, _ in timers], entry.layers)
-        self._kernels = [(layer, timer) for layer, (_, timer) in zip(owners, timers, strict=True)]
+        trace = artefact.trace(entry.name, self._input)
+        calls = compiled.named(entry.name, [step.kernel for step in trace.steps])
+        owners = owners_of(calls, entry.layers)
+        self.footprint = counted(entry, trace, compiled.workspaces, owners)
+        self._places = np.array([entry.layers.index(owner) for owner in owners])
+        kernels: dict[str, list[str]] = {layer: [] for layer in entry.layers}
+        for owner, call in zip(owners, calls, strict=True):
+            kernels[owner].append(compiled.signatures[call])
+        self.signatures = {layer: "-".join(found) for layer, found in kernels.items()}
+        self.signature = _digest([trace.input_bytes, *trace.storages, *self.signatures.values()])
+        self._run_calls = artefact.call_timers(entry.name, self._input)
 
     def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run images one after the other; logits ``(n, classes)``."""
@@ -91,22 +113,28 @@ class TvmProgram:
         return float(np.median(self._artefact.latencies(self._entry.name, self._input, runs=RUNS_PER_SAMPLE)))
 
     def sample_layers(self) -> dict[str, float]:
-        """Time each kernel on operands of its own; nanoseconds, summed by layer."""
-        total: dict[str, float] = defaultdict(float)
-        for layer, timer in self._kernels:
-            total[layer] += timer()
-        return {layer: total.get(layer, 0.0) for layer in self._entry.layers}
+        """Time each kernel in a run of the network, call by call; nanoseconds, the median of ten, summed by layer."""
+        taken = np.median([self._run_calls() for _ in range(RUNS_PER_SAMPLE)], axis=0)
+        layers = self._entry.layers
+        return dict(zip(layers, np.bincount(self._places, taken, minlength=len(layers)).tolist(), strict=True))
 
 
-def counted(entry: Entry, trace: Trace, workspaces: Mapping[str, int]) -> Footprint:
+def _digest(parts: Sequence[object]) -> str:
+    return hashlib.sha256(repr(list(parts)).encode()).hexdigest()[:32]
+
+
+def counted(
+    entry: Entry, trace: Trace, workspaces: Mapping[str, int], owners: Sequence[str] | None = None
+) -> Footprint:
     """Count the bytes of a network by layer.
 
     Args:
         entry: The network.
         trace: A run of it, watched or read off the compiled module.
         workspaces: Bytes that a kernel allocates for itself, by kernel name.
+        owners: The layer of each kernel call, where the kernels' names do not say it.
     """
-    owners = owners_of([step.kernel for step in trace.steps], entry.layers)
+    owners = owners or owners_of([step.kernel for step in trace.steps], entry.layers)
     weights: dict[str, int] = dict.fromkeys(entry.layers, 0)
     live: dict[str, int] = dict.fromkeys(entry.layers, 0)
     kernels: dict[str, int] = dict.fromkeys(entry.layers, 0)
