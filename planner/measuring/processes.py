@@ -7,7 +7,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Process"]
+__all__ = ["Process", "end_with_parent"]
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SAME_START_S = 1.0
@@ -54,6 +54,26 @@ class Process:
         except psutil.NoSuchProcess:
             return False
         return abs(started - self.started) < _SAME_START_S and status != psutil.STATUS_ZOMBIE
+
+
+def end_with_parent() -> None:
+    """End this process, a worker of ``multiprocessing``, as soon as the one that started it has gone.
+
+    A worker that waits for work waits for ever where its parent was killed; give this to a pool as its initialiser.
+    """
+    import multiprocessing
+    import threading
+    from multiprocessing.connection import wait
+
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("this process was not started by multiprocessing and has no parent to end with")
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True, name="end with parent").start()
 
 
 def _boot() -> str:
