@@ -123,6 +123,20 @@ def test_a_second_run_takes_its_losses_from_the_store(
     assert len(calls) == 5
 
 
+def test_more_rounds_and_more_choices_cost_only_what_is_new(model: planner.Model, tmp_path: Path) -> None:
+    def run(approximations: list[str], rounds: int) -> dict[str, int]:
+        table = measure(
+            [model], device="simulated", rounds=rounds, approximations=approximations, store=tmp_path / "t.store"
+        )
+        return {kind: table.provenance["summary"][kind].get("network", 0) for kind in ("measured", "reused")}
+
+    assert run(["int8w"], 2) == {"measured": 4, "reused": 0}
+    assert run(["int8w"], 2) == {"measured": 0, "reused": 4}
+    assert run(["int8w"], 3) == {"measured": 2, "reused": 4}
+    # The exact network is timed once more beside each round of a new build.
+    assert run(["int8w", "lowrank@0.5"], 3) == {"measured": 6, "reused": 6}
+
+
 def test_progress_is_told_and_ends_at_its_whole(model: planner.Model) -> None:
     told: dict[str, list[tuple[int, int]]] = {}
     measure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def register(subparsers: Any) -> None:
         "--approximations", default="default", metavar="A,B", help="approximations or choices (default: all)"
     )
     parser.add_argument("--no-refit", action="store_true", help="do not refit layers behind an approximated one")
+    parser.add_argument("--jobs", type=int, help="processes that measure losses at a time (default: as many as cores)")
     parser.add_argument("--rounds", type=int, default=25, help="rounds of timing (default: 25)")
     parser.add_argument("--input-shape", metavar="1,C,H,W", help="shape of the input, where a file leaves it open")
     parser.add_argument("-o", "--output", metavar="TABLE", help="cost table, .json or .csv")
@@ -96,6 +98,7 @@ def _measure(arguments: argparse.Namespace) -> int:
             refit=not arguments.no_refit,
             rounds=arguments.rounds,
             store=store,
+            jobs=_cores() if arguments.jobs is None else arguments.jobs,
             progress=tell,
         )
     table.write(arguments.output)
@@ -115,6 +118,11 @@ def _store(arguments: argparse.Namespace) -> Path:
     if arguments.output is not None and store.resolve() == Path(arguments.output).resolve():
         raise InputError(f"{store} is both the table and the store; expected two files")
     return store
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from costmodels.latency import LatencyModel, fit, spread
 from planner import rewrite
-from planner.choices import EXACT, Choice
 from planner.calibration import Calibration
-from planner.devices import Device, Program, programs
+from planner.choices import EXACT, Choice
+from planner.devices import Device, Program, programs, sample_round
 from planner.masks.costs import is_masked, mask_builds, random_plan
 from planner.measuring.conversions import Observation, patterns, representatives
+from planner.measuring.records import Sample, digest
 from planner.segments import Entry
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Build", "Builds"]
 
+METHOD = 1
+"""How builds are timed; another number for times that are not to be mixed with those that a store has."""
 FEW_IMAGES = 16
 """Calibration images of networks that are only timed and weighed: neither time nor bytes depend on weights' values."""
 
@@ -137,12 +140,51 @@ class Builds:
         return max(0, *(arena - most for (_, arena), most in zip(arenas, live, strict=True)))
 
     def time(self, rounds: int, tell: Tell) -> None:
-        """Time all builds in turn."""
+        """Time all builds in turn, each round in the store when the next begins; what is there is not timed again."""
+        abouts = {name: self._about(build) for name, build in self.found.items()}
+        for name, build in self.found.items():
+            self._recall(build, abouts[name])
         for done in range(rounds):
-            for build in self.found.values():
-                build.networks.append(build.program.sample())
-                build.layers.append(build.program.sample_layers())
+            due = {name: build for name, build in self.found.items() if len(build.networks) <= done}
+            if due:
+                # The exact network is the control of every round, even where it has been timed often enough.
+                due = {EXACT: self.exact, **due}
+                control, *others = (build.program for build in due.values())
+                times = sample_round(self._device, control, others)
+                groups = []
+                for (name, build), (network, layers) in zip(due.items(), times, strict=True):
+                    for what, about, taken, exact in (
+                        ("network", abouts[name], network, times[0][0]),
+                        *(("layer", self._of(abouts[name], at), layers[at], times[0][1][at]) for at in self._choices),
+                    ):
+                        sample = Sample(round=len(build.networks), nanoseconds=taken, control_ns=exact)
+                        groups.append((what, about, [sample]))
+                self._store.add_rounds(groups)
+                for build, (network, layers) in zip(due.values(), times, strict=True):
+                    build.networks.append(network)
+                    build.layers.append(layers)
             tell(f"{self._model.name}: timing {len(self.found)} builds", done + 1, rounds)
+
+    def _about(self, build: Build) -> dict[str, Any]:
+        """Say what times of a build depend on: the weights' values are not among it."""
+        return {
+            "method": METHOD,
+            "model": self._model.graph.source_digest,
+            "device": self._device.describe(),
+            "choices": dict(build.choices),
+        }
+
+    def _of(self, about: Mapping[str, Any], layer: str) -> dict[str, Any]:
+        return {"network": digest(about), "layer": layer}
+
+    def _recall(self, build: Build, about: Mapping[str, Any]) -> None:
+        """Take what the store has of a build."""
+        networks = self._store.samples("network", about)
+        # Read after the networks: another run that is at the same may have added a round to all of them in between.
+        layers = {layer: self._store.samples("layer", self._of(about, layer)) for layer in self._choices}
+        for at, sample in enumerate(networks):
+            build.networks.append(sample.nanoseconds)
+            build.layers.append({layer: found[at].nanoseconds for layer, found in layers.items()})
 
     def fit(self) -> LatencyModel:
         """Fit what the sum of layers misses of the whole."""
