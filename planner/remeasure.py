@@ -1,8 +1,8 @@
 """Measuring a build in a process of its own: what ``planner.verify`` starts.
 
-``python -m planner.remeasure BUILD DATA OUTPUT`` loads the artefact and its exact control, times them in turn, counts
-their bytes, and judges both on the test images.  Figures go to OUTPUT as JSON; nothing is compared with a promise
-here.
+``python -m planner.remeasure BUILD DATA OUTPUT`` loads the artefact and its exact control, times them in turn beside
+what onnxruntime takes for the exact network, counts their bytes, and judges both on the test images.  Figures go to
+OUTPUT as JSON; nothing is compared with a promise here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from costmodels import write_aside
 from planner.artefact import Artefact
+from planner.reference import Reference
 from planner.tvm_config import FILE_NAME, BuildConfig, NetworkConfig
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def remeasure(build: Path, data: Dataset, *, rounds: int = ROUNDS) -> dict[str, 
     Args:
         build: Folder of the build.
         data: Its test images are used.
-        rounds: Rounds in which network and control are timed in turn.
+        rounds: Rounds in which network, control and onnxruntime are timed in turn.
 
     Returns:
         For each network its latencies in nanoseconds, its bytes, and its accuracy, as JSON values.
@@ -42,26 +43,40 @@ def remeasure(build: Path, data: Dataset, *, rounds: int = ROUNDS) -> dict[str, 
     config = BuildConfig.read(build / FILE_NAME)
     artefact, control = Artefact.load(build / config.module), Artefact.load(build / config.exact_module)
     inputs, labels = data.inputs("test"), data.test.labels
-    return {
-        network.name: {
-            **_latency(network.name, artefact, control, inputs[:1], rounds, config.latency_quantile),
+    found = {}
+    for network in config.networks:
+        with Reference(build / network.exact_onnx, inputs[:1], config.threads) as reference:
+            latency = _latency(network.name, artefact, control, reference, inputs[:1], rounds, config.latency_quantile)
+        found[network.name] = {
+            **latency,
             **_bytes(config, network, artefact, inputs[:1]),
             **_accuracy(network.name, artefact, control, inputs, labels),
         }
-        for network in config.networks
-    }
+    return found
 
 
 def _latency(
-    name: str, artefact: Artefact, control: Artefact, inputs: Any, rounds: int, quantile: float
+    name: str,
+    artefact: Artefact,
+    control: Artefact,
+    reference: Reference,
+    inputs: Any,
+    rounds: int,
+    quantile: float,
 ) -> dict[str, Any]:
     first = float(np.median(artefact.latencies(name, inputs, runs=5)))
     runs = max(1, min(MOST_RUNS, int(ROUND_NS / first)))
-    samples: dict[str, list[Any]] = {"network": [], "control": []}
+    samplers = {
+        "network": lambda: artefact.latencies(name, inputs, runs=runs),
+        "control": lambda: control.latencies(name, inputs, runs=runs),
+        "onnxruntime": lambda: reference.latencies(runs),
+    }
+    samples: dict[str, list[Any]] = {what: [] for what in samplers}
     for index in range(rounds):
-        pair = [("network", artefact), ("control", control)]
-        for what, module in pair if index % 2 == 0 else reversed(pair):
-            samples[what].append(module.latencies(name, inputs, runs=runs))
+        turn = list(samplers) if index % 2 == 0 else list(reversed(samplers))
+        for what in turn:
+            if what != "onnxruntime" or reference.takes_part(index, rounds):
+                samples[what].append(samplers[what]())
     found: dict[str, Any] = {"runs": rounds * runs}
     for what, parts in samples.items():
         times = np.concatenate(parts)

@@ -79,6 +79,9 @@ class Measured:
         top1_change: Difference in points; negative is worse.
         top1_change_std: Its paired standard error.
         images: Test images.
+        onnxruntime_p50_ns: Median latency of the exact network in onnxruntime with as many threads, in the same rounds;
+            None in reports of before this was measured.
+        onnxruntime_p99_ns: 99th percentile of that.
     """
 
     name: str
@@ -97,6 +100,17 @@ class Measured:
     top1_change: float
     top1_change_std: float
     images: int
+    onnxruntime_p50_ns: float | None = None
+    onnxruntime_p99_ns: float | None = None
+
+    @property
+    def against_onnxruntime(self) -> str:
+        """Say what a user would have instead; empty where it was not measured."""
+        if self.onnxruntime_p50_ns is None or self.onnxruntime_p99_ns is None:
+            return ""
+        taken, worst = self.onnxruntime_p50_ns / 1e6, self.onnxruntime_p99_ns / 1e6
+        faster = self.onnxruntime_p50_ns / self.p50_ns
+        return f"onnxruntime float32: {taken:.4f} ms (p99 {worst:.4f} ms), this build {faster:.2f} times as fast"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +208,8 @@ class Report:
                 f"{n.name}: p50 {n.p50_ns / 1e3:.1f} us, p99 {n.p99_ns / 1e3:.1f} us over {n.runs} runs, "
                 f"{n.control_p50_ns / n.p50_ns:.2f} times as fast as exact ({n.control_p50_ns / 1e3:.1f} us)"
             )
+            if n.against_onnxruntime:
+                lines.append(f"{n.name}: {n.against_onnxruntime}")
             lines.append(
                 f"{n.name}: top-1 {n.top1:.2f} % on {n.images} test images, exact {n.exact_top1:.2f} %, "
                 f"change {n.top1_change:+.2f} +- {n.top1_change_std:.2f} points; "
@@ -296,6 +312,8 @@ def _report(folder: Path, config: BuildConfig, raw: dict[str, Any], attempts: in
                 control_p50_ns=control,
                 drift=control / expected - 1 if expected else None,
                 predicted_loss=network.loss,
+                onnxruntime_p50_ns=figures.get("onnxruntime", {}).get("p50_ns"),
+                onnxruntime_p99_ns=figures.get("onnxruntime", {}).get("p99_ns"),
                 **{
                     name: figures[name]
                     for name in (

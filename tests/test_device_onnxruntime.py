@@ -34,7 +34,7 @@ def test_a_layer_that_is_handed_bytes_is_timed_on_bytes(tmp_path: Path) -> None:
 def test_what_is_timed_is_the_input_that_was_bound(tmp_path: Path) -> None:
     entry = whole(networks.chain(), tmp_path)
     given = image(entry)
-    session = Session(entry.model, {"image": given}, 1)
+    session = Session(entry.model, given, 1)
     times = session.latencies(7)
     assert times.shape == (7,)
     assert (times > 0).all()

@@ -63,6 +63,27 @@ def test_a_build_within_its_bounds_is_kept(copy: tuple[Path, Path]) -> None:
     assert measured.images == 20
     assert measured.top1 == pytest.approx(measured.exact_top1 + measured.top1_change)
     assert "every bound is kept" in str(report)
+    assert 0 < measured.onnxruntime_p50_ns <= measured.onnxruntime_p99_ns
+    faster = measured.onnxruntime_p50_ns / measured.p50_ns
+    assert f"this build {faster:.2f} times as fast" in str(report)
+
+
+def test_a_report_of_before_onnxruntime_was_measured_is_read_and_says_nothing_of_it(tmp_path: Path) -> None:
+    report((10, 12.5), (10, 10), onnxruntime_p50_ns=20.0, onnxruntime_p99_ns=30.0).write(tmp_path / "report.json")
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert "onnxruntime float32" in str(Report.read(tmp_path / "report.json"))
+    for name in ("onnxruntime_p50_ns", "onnxruntime_p99_ns"):
+        del told["networks"][0][name]
+    (tmp_path / "old.json").write_text(json.dumps(told))
+    assert "onnxruntime" not in str(Report.read(tmp_path / "old.json"))
+
+
+def test_the_page_shows_what_a_user_would_run_instead() -> None:
+    from planner.report import _accuracy
+
+    shown = _accuracy(report((1, 1.0), (1, 1), onnxruntime_p50_ns=25.0, onnxruntime_p99_ns=30.0))
+    assert "onnxruntime float32" in shown
+    assert "this build 2.50 times as fast" in shown
 
 
 def test_what_is_measured_is_what_the_networks_beside_it_lose(copy: tuple[Path, Path]) -> None:

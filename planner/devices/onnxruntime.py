@@ -85,12 +85,12 @@ class OnnxRuntimeProgram:
 class Session:
     """A model in ONNX Runtime, its inputs and outputs bound: what is timed copies nothing."""
 
-    def __init__(self, model: Any, feed: Mapping[str, NDArray[Any]], threads: int) -> None:
+    def __init__(self, model: Any, feed: Mapping[str, NDArray[Any]] | NDArray[Any], threads: int) -> None:
         """Load a model.
 
         Args:
-            model: An ``onnx.ModelProto``.
-            feed: What is timed: its inputs by name.
+            model: An ``onnx.ModelProto``, or the path of a file.
+            feed: What is timed: its inputs by name, or its only one.
             threads: Threads that it may use.
         """
         import onnxruntime
@@ -99,9 +99,10 @@ class Session:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        source = model if isinstance(model, str) else model.SerializeToString()
+        self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        if not isinstance(feed, Mapping):
+            feed = {self._session.get_inputs()[0].name: feed}
         self._binding = self._session.io_binding()
         self._values = []  # the binding does not keep them
         for name, array in feed.items():
