@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import cast
 
+from costmodels.composing import arena_of
 from costmodels.errors import TableError
+from costmodels.scripts import ModelScripts
 
 __all__ = ["ChoiceCost", "Conversion", "EdgeCosts", "Format", "LayerCosts", "ModelCosts"]
 
@@ -57,7 +59,7 @@ class ChoiceCost:
         latency_ns: Time it takes, nanoseconds.
         weight_bytes: Bytes of its weights in the artefact.
         loss: Increase of the mean cross-entropy over the exact network, not below 0.
-        activation_bytes: Bytes alive while it runs: inputs, output and workspace.
+        activation_bytes: Bytes alive while it runs: inputs, output and workspace, at most, whatever its neighbours do.
         energy_nj: Energy, nanojoules, where it was measured.
         latency_std_ns: Standard deviation of the latency, nanoseconds.
         loss_raw: The loss as measured, which noise can make negative.
@@ -66,6 +68,7 @@ class ChoiceCost:
         top1_change_std: Standard error of that change, points.
         in_format: What it reads.
         out_format: What it writes.
+        least_activation_bytes: The same at least; None where it is no less.
 
     >>> ChoiceCost(name="exact", latency_ns=1000, weight_bytes=64, loss=0.0).latency_ns
     1000
@@ -84,6 +87,7 @@ class ChoiceCost:
     top1_change_std: float | None = None
     in_format: Format = Format()
     out_format: Format = Format()
+    least_activation_bytes: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is missing, not finite or negative, and hold plain Python numbers."""
@@ -91,8 +95,14 @@ class ChoiceCost:
         try:
             for field in ("latency_ns", "weight_bytes", "activation_bytes"):
                 object.__setattr__(self, field, _whole(field, getattr(self, field)))
-            if self.energy_nj is not None:
-                object.__setattr__(self, "energy_nj", _whole("energy_nj", self.energy_nj))
+            for field in ("energy_nj", "least_activation_bytes"):
+                if getattr(self, field) is not None:
+                    object.__setattr__(self, field, _whole(field, getattr(self, field)))
+            if self.least_arena > self.activation_bytes:
+                raise TableError(
+                    f"least_activation_bytes is {self.least_arena}; expected at most activation_bytes, "
+                    f"{self.activation_bytes}"
+                )
             object.__setattr__(self, "loss", _real("loss", self.loss, least=0.0))
             for field in ("latency_std_ns", "loss_std", "top1_change_std"):
                 if getattr(self, field) is not None:
@@ -102,6 +112,11 @@ class ChoiceCost:
                     object.__setattr__(self, field, _real(field, getattr(self, field)))
         except TableError as error:
             raise error.at(choice=self.name) from None
+
+    @property
+    def least_arena(self) -> int:
+        """Bytes alive while it runs, at least."""
+        return self.activation_bytes if self.least_activation_bytes is None else self.least_activation_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +259,7 @@ class ModelCosts:
         fixed_bytes: Bytes of weights that no choice changes.
         exact_latency_ns: Latency of the exact build as measured whole, nanoseconds.
         reference_bytes: What 100 % of memory is: float32 parameters and the arena of the exact build.
+        memory: What layers become in memory; without it the arena is the greatest ``activation_bytes`` of a plan.
 
     >>> exact = ChoiceCost(name="exact", latency_ns=1000, weight_bytes=64, loss=0.0)
     >>> model = ModelCosts(name="m", layers=(LayerCosts(name="conv1", choices=(exact,)),), scale=1.5)
@@ -259,6 +275,7 @@ class ModelCosts:
     fixed_bytes: int = 0
     exact_latency_ns: int | None = None
     reference_bytes: int | None = None
+    memory: ModelScripts | None = None
 
     def __post_init__(self) -> None:
         """Refuse names no command line can hold, duplicates, dangling edges and empty ties."""
@@ -281,6 +298,7 @@ class ModelCosts:
                 raise TableError("the layer is there twice").at(layer=twice)
             self._check_ties()
             self._check_edges()
+            self._check_memory()
         except TableError as error:
             raise error.at(model=self.name) from None
 
@@ -304,6 +322,27 @@ class ModelCosts:
             meetings = [edge.cost(out, into) for out in outs for into in ins]
             if all(meeting is None for meeting in meetings):
                 raise TableError("no two formats of the edge can meet").at(edge=str(edge))
+
+    def _check_memory(self) -> None:
+        if self.memory is None:
+            return
+        if [layer.name for layer in self.memory.layers] != [layer.name for layer in self.layers]:
+            raise TableError("the memory scripts are not of the layers of the model, in their order")
+        for layer, scripts in zip(self.layers, self.memory.layers, strict=True):
+            lacking = [choice.name for choice in layer.choices if not scripts.known.get(choice.name)]
+            if lacking:
+                raise TableError("no memory script").at(layer=layer.name, choice=lacking[0])
+
+    def arena_bytes(self, choices: Mapping[str, str]) -> int:
+        """Return the bytes that activations need under a choice for each layer.
+
+        Exact where memory scripts know all that meets; else never less than the greatest live set of any layer.
+        """
+        most = max(layer.choice(choices[layer.name]).activation_bytes for layer in self.layers)
+        if self.memory is None:
+            return most
+        found, exact = arena_of(self.memory, tuple(choices[layer.name] for layer in self.layers))
+        return (found if exact else max(found, most)) + self.memory.slack_bytes
 
     def ties(self) -> dict[str, tuple[LayerCosts, ...]]:
         """Group the tied layers by their tie, in the order of the model."""

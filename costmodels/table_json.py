@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from costmodels import scripts_json
 from costmodels.costs import ChoiceCost, Conversion, EdgeCosts, Format, LayerCosts, ModelCosts
 from costmodels.errors import TableError
+from costmodels.scripts import ModelScripts
 from costmodels.table import CostTable
 
 __all__ = ["dump", "parse", "to_json"]
@@ -75,6 +77,8 @@ def parse(text: str) -> CostTable:
 
 def _plain(value: Any) -> Any:
     """Turn a dataclass into JSON values, leaving out the fields that have their default."""
+    if isinstance(value, ModelScripts):
+        return scripts_json.to_json(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if not dataclasses.is_dataclass(value):
@@ -88,6 +92,8 @@ def _model(entry: Any) -> ModelCosts:
     with _inside("model", found):
         found["layers"] = tuple(_layer(item) for item in _list(found, "layers"))
         found["edges"] = tuple(_edge(item) for item in _list(found, "edges", default=[]))
+        if "memory" in found:
+            found["memory"] = scripts_json.parse(found["memory"])
         return ModelCosts(**_complete(found, ModelCosts))
 
 

@@ -119,7 +119,7 @@ def figures(table: CostTable, choices: Choices, budget: Budget) -> Figures:
         latency[model.name] = quantile_ns(mean, variance, budget.latency_quantile)
         picked = [layer.choice(chosen[layer.name]) for layer in model.layers]
         weights[model.name] = model.fixed_bytes + sum(choice.weight_bytes for choice in picked)
-        arenas.append(max(choice.activation_bytes for choice in picked))
+        arenas.append(model.arena_bytes(chosen))
     arena = max(arenas) if budget.arena == "shared" else sum(arenas)
     return Figures(loss=loss, latency_ns=latency, weight_bytes=weights, arena_bytes=arena)
 

@@ -1,0 +1,377 @@
+"""From the scripts of single choices to the memory of a whole plan.
+
+Scripts are laid end to end in the order of the layers.  Where a choice was never seen among what it finds now, its
+script is worked out: a script that differs only in forms that it neither reads nor makes serves as it is; and what
+another choice of the layer does first when it finds the one instead of the other, this choice does too if it begins
+like that one.  Where neither helps, a script from elsewhere stands in, and the result says that it is a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from costmodels.errors import TableError
+from costmodels.fusion import Pattern, fused
+from costmodels.memory import Call, MemoryScript, Value
+from costmodels.scripts import INPUT, LayerScripts, ModelScripts, Operation, Script, form_bytes
+
+__all__ = ["Composition", "Found", "Laid", "anchor_of", "arena_of", "compose", "found_forms", "lay", "script_for"]
+
+_Over = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composition:
+    """The memory of a plan as put together.
+
+    Attributes:
+        script: The kernel calls and what they read and write.
+        workspace_bytes: The most that a kernel asks of the runtime for itself; it lies beside the arena.
+        guessed: Layers whose script is a guess.
+
+    >>> Composition(script=MemoryScript(values=(), calls=()), guessed=("conv2",)).exact
+    False
+    """
+
+    script: MemoryScript
+    workspace_bytes: int = 0
+    guessed: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the plan needs beside its weights: input, output, one storage for the rest, and the workspace."""
+        return self.script.bytes + self.workspace_bytes
+
+    @property
+    def exact(self) -> bool:
+        """Whether no script is a guess."""
+        return not self.guessed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a layer finds when its turn comes.
+
+    Attributes:
+        forms: The forms, as :attr:`LayerScripts.known` has them.
+        operations: The operator that made each, by its number in the whole network; -1 for the network's input.
+    """
+
+    forms: tuple[str, ...]
+    operations: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Laid:
+    """Operators of the layers so far, end to end.
+
+    Attributes:
+        operations: The operators, their reads numbered through the network; -1 for its input.
+        owners: The layer of each.
+        results: By layer, the operators whose results others read.
+    """
+
+    operations: list[Operation]
+    owners: list[str]
+    results: dict[str, tuple[int, ...]]
+
+
+def found_forms(laid: Laid, sources: Sequence[str], input_form: str) -> Found:
+    """Say what a layer finds: the results of its sources, and what earlier readers have made of these for all.
+
+    Args:
+        laid: The layers before it.
+        sources: The layers that make what it reads.
+        input_form: Form of the network's input.
+    """
+    forms: list[str] = []
+    numbers: list[int] = []
+    origin: dict[int, int] = {}
+    for source in sources:
+        for result in (-1,) if source == INPUT else laid.results[source]:
+            origin[result] = len(numbers)
+            forms.append(input_form if result < 0 else laid.operations[result].form)
+            numbers.append(result)
+    for number, operation in enumerate(laid.operations):
+        made_of = next((origin[read] for read in operation.reads if read in origin), None)
+        if operation.shared and made_of is not None and number not in origin:
+            origin[number] = made_of
+            forms.append(f"{made_of} {operation.hint} {operation.form}")
+            numbers.append(number)
+    return Found(forms=tuple(forms), operations=tuple(numbers))
+
+
+def compose(scripts: ModelScripts, choices: Mapping[str, str]) -> Composition:
+    """Put together the memory of a network.
+
+    Args:
+        scripts: What its layers become.
+        choices: The choice of every layer.
+
+    Returns:
+        Its memory script, and which parts of it are guessed.
+
+    Raises:
+        TableError: A layer has no choice, or a choice has no script at all.
+    """
+    laid = Laid([], [], {})
+    guessed = []
+    for layer in scripts.layers:
+        if layer.name not in choices:
+            raise TableError("no choice for a layer whose memory is asked for").at(layer=layer.name)
+        found = found_forms(laid, layer.sources, scripts.input_form)
+        script, sure = script_for(layer, choices[layer.name], found.forms)
+        if not sure:
+            guessed.append(layer.name)
+        lay(laid, layer.name, script, found)
+    last = scripts.layers[-1].name
+    script, workspace = memory_script(laid, laid.results[last][-1], scripts.input_form)
+    return Composition(script=script, workspace_bytes=workspace, guessed=tuple(guessed))
+
+
+@lru_cache(maxsize=4096)
+def arena_of(scripts: ModelScripts, choices: tuple[str, ...]) -> tuple[int, bool]:
+    """Return the bytes of activations of a plan, and whether they are exact.
+
+    Args:
+        scripts: What layers become.
+        choices: The choice of each layer, in order.
+    """
+    composed = compose(scripts, {layer.name: choice for layer, choice in zip(scripts.layers, choices, strict=True)})
+    return composed.bytes, composed.exact
+
+
+def lay(laid: Laid, layer: str, script: Script, found: Found) -> None:
+    """Lay a layer's script behind those of the layers before."""
+    start = len(laid.operations)
+
+    def number(read: int) -> int:
+        if read >= 0:
+            return start + read
+        # A guess may speak of forms that are not there; it then reads the first thing that is.
+        return found.operations[-1 - read] if -read <= len(found.operations) else found.operations[0]
+
+    for operation in script.operations:
+        reads = tuple(dict.fromkeys(number(read) for read in operation.reads))
+        laid.operations.append(replace(operation, reads=reads))
+        laid.owners.append(layer)
+    laid.results[layer] = tuple(start + result for result in script.results)
+
+
+def memory_script(laid: Laid, output: int, input_form: str) -> tuple[MemoryScript, int]:
+    """Fuse operators and say what the kernels read and write, and the most that one works in.
+
+    Args:
+        laid: All operators.
+        output: The one whose result leaves the network.
+        input_form: Form of the network's input.
+    """
+    operations = laid.operations
+    kernels = fused(
+        [operation.pattern for operation in operations],
+        [[read for read in operation.reads if read >= 0] for operation in operations],
+        kept={output},
+    )
+    values = [Value(bytes=form_bytes(input_form), place="input")]
+    place = {-1: 0}
+    calls = []
+    outside = _read_outside(operations, kernels, output)
+    for kernel in kernels:
+        members = set(kernel)
+        first = operations[kernel[0]]
+        if len(kernel) == 1 and first.view and kernel[0] != output:
+            place[kernel[0]] = place[first.reads[0]]
+            continue
+        reads = tuple(
+            dict.fromkeys(place[read] for number in kernel for read in operations[number].reads if read not in members)
+        )
+        writes = []
+        for number in kernel:
+            if number in outside:
+                place[number] = len(values)
+                writes.append(len(values))
+                where = "output" if number == output else "arena"
+                values.append(Value(bytes=operations[number].bytes, place=where))  # type: ignore[arg-type]
+        calls.append(
+            Call(
+                kernel="+".join(operations[number].hint for number in kernel),
+                owner=laid.owners[kernel[0]],
+                reads=reads,
+                writes=tuple(writes),
+                over=_over(operations, kernel, place, kernel[-1]),
+            )
+        )
+    workspace = max((operations[anchor_of(operations, kernel)].workspace_bytes for kernel in kernels), default=0)
+    return MemoryScript(values=tuple(values), calls=tuple(calls)), workspace
+
+
+def _read_outside(operations: Sequence[Operation], kernels: Sequence[Sequence[int]], output: int) -> set[int]:
+    """Return the operators whose results leave their kernel."""
+    kernel_of = {number: index for index, kernel in enumerate(kernels) for number in kernel}
+    found = {output}
+    for number, operation in enumerate(operations):
+        found |= {read for read in operation.reads if read >= 0 and kernel_of[read] != kernel_of[number]}
+    return found
+
+
+def _over(operations: Sequence[Operation], kernel: Sequence[int], place: Mapping[int, int], written: int) -> _Over:
+    """Return which of the values that a kernel reads may give their place to what it writes.
+
+    That is where all that is made of an element of the one is the same element of the other: elementwise operators all
+    the way, in a kernel that writes every element once.
+
+    Args:
+        operations: All operators.
+        kernel: Those of the kernel.
+        place: The value that each operator's result lies in.
+        written: The operator whose result the kernel writes.
+    """
+    if not operations[anchor_of(operations, kernel)].once:
+        return ()
+    members = set(kernel)
+    result = operations[written]
+    spoilt: set[int] = set()
+    for number in reversed(kernel):
+        operation = operations[number]
+        direct = operation.pattern == Pattern.ELEMENTWISE and _lengths(operation.form) == _lengths(result.form)
+        if not direct or number in spoilt:
+            spoilt.update(operation.reads)
+    fitting = [
+        read
+        for read in dict.fromkeys(read for number in kernel for read in operations[number].reads)
+        if read >= 0 and read not in members and read not in spoilt
+    ]
+    return tuple(
+        (place[written], place[read])
+        for read in fitting
+        if _lengths(operations[read].form) == _lengths(result.form) and operations[read].bytes == result.bytes
+    )
+
+
+def anchor_of(operations: Sequence[Operation], kernel: Sequence[int]) -> int:
+    """Return the operator that a kernel is scheduled around: the least simple one, the last of equals."""
+    return max(kernel, key=lambda number: (operations[number].pattern, number))
+
+
+def _lengths(form: str) -> str:
+    return form.partition("[")[2]
+
+
+def script_for(layer: LayerScripts, choice: str, forms: tuple[str, ...]) -> tuple[Script, bool]:
+    """Return the script of a choice among what its layer finds, and whether that is certain.
+
+    Args:
+        layer: The layer's scripts.
+        choice: The choice.
+        forms: What it finds.
+
+    Raises:
+        TableError: The choice has no script.
+    """
+    known = layer.known.get(choice)
+    if not known:
+        raise TableError(f"no memory script; there are some for: {', '.join(layer.known)}").at(
+            layer=layer.name, choice=choice
+        )
+    if forms in known:
+        return known[forms], True
+    served = _served(known, forms) or _exchanged(layer, choice, forms)
+    if served is not None:
+        return served, True
+    alike = [found for found in known if len(found) == len(forms)] or list(known)
+    # Of guesses the greatest is taken.
+    return max((known[found] for found in alike), key=lambda s: sum(op.bytes for op in s.operations)), False
+
+
+def _is_shared(form: str) -> bool:
+    return " " in form
+
+
+def _served(known: Mapping[tuple[str, ...], Script], forms: tuple[str, ...]) -> Script | None:
+    """Return a script that holds as it is: what it would find elsewhere differs in what does not matter to it."""
+    for other, script in known.items():
+        if [f for f in other if not _is_shared(f)] != [f for f in forms if not _is_shared(f)]:
+            continue
+        used = {other[-1 - read] for op in script.operations for read in op.reads if read < 0}
+        made = {
+            f"{_origin(other[-1 - op.reads[0]], -1 - op.reads[0])} {op.hint} {op.form}"
+            for op in script.operations
+            if op.shared and op.reads and op.reads[0] < 0
+        }
+        extra = set(forms) - set(other)
+        if used <= set(forms) and not made & extra and len(set(forms)) == len(forms):
+            return _renumbered(script, {-1 - i: -1 - forms.index(f) for i, f in enumerate(other) if f in forms})
+    return None
+
+
+def _origin(form: str, number: int) -> str:
+    return form.partition(" ")[0] if _is_shared(form) else str(number)
+
+
+def _renumbered(script: Script, numbers: Mapping[int, int]) -> Script:
+    operations = tuple(
+        replace(op, reads=tuple(numbers.get(read, read) if read < 0 else read for read in op.reads))
+        for op in script.operations
+    )
+    return replace(script, operations=operations)
+
+
+def _exchanged(layer: LayerScripts, choice: str, forms: tuple[str, ...]) -> Script | None:
+    """Work a script out: this choice begins as another one does that is known both there and here."""
+    for there, mine in layer.known[choice].items():
+        for name, scripts in layer.known.items():
+            alike = name != choice and layer.kinds.get(name) == layer.kinds.get(choice)
+            if not alike or there not in scripts or forms not in scripts:
+                continue
+            found = _with_head(mine, scripts[there], scripts[forms])
+            if found is not None:
+                return found
+    return None
+
+
+def _bare(operation: Operation) -> Operation:
+    return replace(operation, reads=())
+
+
+def _with_head(mine: Script, there: Script, here: Script) -> Script | None:
+    """Give a script the beginning that another one has here, in place of the one that both have there."""
+    tail = 0
+    shorter = min(len(there.operations), len(here.operations))
+    shift = len(here.operations) - len(there.operations)
+    while tail < shorter and _bare(there.operations[-1 - tail]) == _bare(here.operations[-1 - tail]):
+        tail += 1
+    for length in range(tail, 0, -1):
+        head = len(there.operations) - length
+        if mine.operations[:head] != there.operations[:head] or any(result < head for result in mine.results):
+            continue
+        numbers = _matched(there, here, head, shift)
+        if numbers is None:
+            continue
+        rest = mine.operations[head:]
+        if any(read < head and read not in numbers for op in rest for read in op.reads):
+            continue
+        moved = tuple(
+            replace(op, reads=tuple(numbers[read] if read < head else read + shift for read in op.reads))
+            for op in rest
+        )
+        return Script(
+            operations=(*here.operations[: head + shift], *moved), results=tuple(r + shift for r in mine.results)
+        )
+    return None
+
+
+def _matched(there: Script, here: Script, head: int, shift: int) -> dict[int, int] | None:
+    """Match what the common end of two scripts reads of their beginnings; None where it does not match."""
+    numbers: dict[int, int] = {}
+    for one, other in zip(there.operations[head:], here.operations[head + shift :], strict=True):
+        if len(one.reads) != len(other.reads):
+            return None
+        for left, right in zip(one.reads, other.reads, strict=True):
+            if left >= head:
+                if right != left + shift:
+                    return None
+            elif right >= head + shift or numbers.setdefault(left, right) != right:
+                return None
+    return numbers
