@@ -97,11 +97,7 @@ class TvmProgram:
         owners = owners_of(calls, entry.layers)
         self.footprint = counted(entry, trace, compiled.workspaces, owners)
         self._places = np.array([entry.layers.index(owner) for owner in owners])
-        kernels: dict[str, list[str]] = {layer: [] for layer in entry.layers}
-        for owner, call in zip(owners, calls, strict=True):
-            kernels[owner].append(compiled.signatures[call])
-        self.signatures = {layer: "-".join(found) for layer, found in kernels.items()}
-        self.signature = _digest([trace.input_bytes, *trace.storages, *self.signatures.values()])
+        self.signature, self.signatures = signatures_of(entry, trace, compiled, owners, calls)
         self._run_calls = artefact.call_timers(entry.name, self._input)
 
     def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -117,6 +113,28 @@ class TvmProgram:
         taken = np.median([self._run_calls() for _ in range(RUNS_PER_SAMPLE)], axis=0)
         layers = self._entry.layers
         return dict(zip(layers, np.bincount(self._places, taken, minlength=len(layers)).tolist(), strict=True))
+
+
+def signatures_of(
+    entry: Entry, trace: Trace, compiled: Compiled, owners: Sequence[str], calls: Sequence[str]
+) -> tuple[str, dict[str, str]]:
+    """Name what a network runs by its kernels, so that equal ones are timed once.
+
+    Args:
+        entry: The network.
+        trace: A run of it, watched or read off the compiled module.
+        compiled: What was compiled, its kernels merged.
+        owners: The layer of each kernel call.
+        calls: The kernels called, by the names they had before they were merged.
+
+    Returns:
+        A digest of the whole network, and one of each layer.
+    """
+    kernels: dict[str, list[str]] = {layer: [] for layer in entry.layers}
+    for owner, call in zip(owners, calls, strict=True):
+        kernels[owner].append(compiled.signatures[call])
+    layers = {layer: "-".join(found) for layer, found in kernels.items()}
+    return _digest([trace.input_bytes, *trace.storages, *layers.values()]), layers
 
 
 def _digest(parts: Sequence[object]) -> str:

@@ -7,8 +7,8 @@ server cannot say (a server of the plain runtime has no code generator to ask); 
 one answer may take (120).
 
 Servers of one key are taken for machines of one kind, which measure side by side: each times the control besides its
-share of the builds, and what a build took is given as a multiple of what the control took on the same server, in
-nanoseconds of the first one.  A server that is lost costs another attempt on another server, no more.
+share of the builds, and what a build took is given as a multiple of what the control took on the same server in the
+same round, in nanoseconds of the first one.  A server that is lost costs another attempt on another server, no more.
 
 The artefact that is sent holds no Python: any server of TVM's runtime runs it.  What a virtual machine does over there
 cannot be watched, so bytes are counted here, from the compiled module (see :mod:`planner.kernel_calls`).
@@ -16,14 +16,15 @@ cannot be watched, so bytes are counted here, from the compiled module (see :mod
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import tempfile
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
@@ -31,9 +32,14 @@ from numpy.typing import NDArray
 
 from planner.devices._servers import CONNECT_S, LostError, Server, Tracker
 from planner.devices.base import Footprint, Program
-from planner.devices.tvm import RUNS_PER_SAMPLE, counted, owners_of
+from planner.devices.tvm import RUNS_PER_SAMPLE, counted, owners_of, signatures_of
 from planner.errors import InputError
+from planner.operators import Outline
 from planner.segments import Entry, Network
+
+if TYPE_CHECKING:
+    from planner.compiler import Compiled
+    from planner.kernel_calls import Call
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +132,6 @@ class TvmRpcDevice:
         self._taken = 0
         self._named = 0
         self._notes: list[tuple[str, str]] = []
-        self._controls: dict[int, list[float]] = defaultdict(list)
         self._take_all()
         self.target = self._agreed_target()
 
@@ -135,7 +140,6 @@ class TvmRpcDevice:
         return {
             "device": self.name,
             "tracker": str(self.tracker),
-            "servers": len(self._servers),
             "target": dict(self.target),
             "threads": self.threads,
             "tvm": version("apache-tvm"),
@@ -143,13 +147,31 @@ class TvmRpcDevice:
 
     def program(self, entry: Entry) -> RpcProgram:
         """Compile a network; it is sent to a server when it is first run there."""
-        return RpcProgram(entry, self)
+        (program,) = self.programs([entry])
+        return program
+
+    def programs(self, entries: Sequence[Entry]) -> list[RpcProgram]:
+        """Compile networks that are to be timed beside one another into one library, equal kernels once."""
+        from planner import compiler
+
+        apart = [dataclasses.replace(entry, name=f"network{number}") for number, entry in enumerate(entries)]
+        compiled = compiler.compile_networks(apart, self.target, merged=True)
+        with self._lock:
+            self._named += 1
+            files = self._export(compiled, f"library{self._named}")
+        return [RpcProgram(entry, self, compiled, files) for entry in apart]
 
     def planned_arena(self, entry: Entry) -> int:
         """Plan the storages without generating code."""
         from planner import compiler
 
         return compiler.planned_arena(entry, self.target)
+
+    def outline(self, entry: Entry) -> Outline:
+        """Work out what a network would need, without generating code."""
+        from planner import compiler
+
+        return compiler.outline(entry, self.target)
 
     def notes(self) -> list[tuple[str, str]]:
         """Give what had to be tried again and why, and forget it: pairs of what was asked, and the reason."""
@@ -172,27 +194,27 @@ class TvmRpcDevice:
 
         Returns:
             For each program the nanoseconds of the network and of each layer, those of servers other than the first
-            scaled by what the control takes there: the ratio of its medians over all rounds so far.
+            multiplied by what the control takes on the first and divided by what it takes on theirs.
         """
         ours = [program for program in programs if isinstance(program, RpcProgram)]
         if len(ours) != len(programs):
             raise TypeError("a round holds programs of another device; expected those that this one made")
         servers = self._living()
         control, others = ours[0], list(enumerate(ours))[1:]
-        shares: list[list[tuple[int, RpcProgram]]] = [others[place :: len(servers)] for place in range(len(servers))]
-        found: dict[int, tuple[float, Mapping[str, float]]] = {}
+        shares = [others[place :: len(servers)] for place in range(len(servers))]
+        found: list[_Share | None] = [None] * len(servers)
         failed: list[BaseException] = []
 
-        def serve(server: Server, share: Sequence[tuple[int, RpcProgram]]) -> None:
+        def serve(place: int) -> None:
             try:
-                self._time_share(server, control, share, found)
+                found[place] = self._time_share(servers[place], control, shares[place])
             except Exception as error:  # noqa: BLE001 - raised below, in the thread of whoever asked
                 failed.append(error)
 
         threads = [
-            threading.Thread(target=serve, args=(server, share), name=f"share of server {server.number}")
-            for server, share in zip(servers, shares, strict=True)
-            if share or server is servers[0]
+            threading.Thread(target=serve, args=(place,), name=f"share of server {servers[place].number}")
+            for place in range(len(servers))
+            if shares[place] or place == 0
         ]
         for thread in threads:
             thread.start()
@@ -200,34 +222,25 @@ class TvmRpcDevice:
             thread.join()
         if failed:
             raise failed[0]
-        return [found[index] for index in range(len(ours))]
+        timed = [share for share in found if share is not None]
+        rows = {0: timed[0].control}
+        for share in timed:
+            scale = timed[0].control[0] / share.control[0]
+            for index, (network, layers) in share.rows.items():
+                rows[index] = (network * scale, {name: ns * scale for name, ns in layers.items()})
+        return [rows[index] for index in range(len(ours))]
 
-    def _time_share(
-        self,
-        server: Server,
-        control: RpcProgram,
-        share: Sequence[tuple[int, RpcProgram]],
-        found: dict[int, tuple[float, Mapping[str, float]]],
-    ) -> None:
+    def _time_share(self, server: Server, control: RpcProgram, share: Sequence[tuple[int, RpcProgram]]) -> _Share:
         """Time the control and some builds on one server, or where it is lost on another that is left."""
         for _ in range(ATTEMPTS):
             try:
-                network, layers = self._both(server, control)
-                rows = {index: self._both(server, program) for index, program in share}
+                return _Share(
+                    control=self._both(server, control),
+                    rows={index: self._both(server, program) for index, program in share},
+                )
             except LostError as error:
-                self._replace(server, f"timing of {control.name}, a round of {1 + len(share)} builds", error)
+                self._replace(server, f"a round of {1 + len(share)} builds", error)
                 server = self._living()[-1]
-                continue
-            with self._lock:
-                self._controls[server.number].append(network)
-                first = min(self._controls)
-                scale = float(np.median(self._controls[first]) / np.median(self._controls[server.number]))
-                found.setdefault(0, (network * scale, {name: ns * scale for name, ns in layers.items()}))
-                if server.number == first:
-                    found[0] = (network, layers)
-                for index, (whole, parts) in rows.items():
-                    found[index] = (whole * scale, {name: ns * scale for name, ns in parts.items()})
-            return
         raise InputError(f"{self.tracker}: {ATTEMPTS} servers in turn were lost over the same builds; {self._last()}")
 
     def _both(self, server: Server, program: RpcProgram) -> tuple[float, Mapping[str, float]]:
@@ -342,8 +355,8 @@ class TvmRpcDevice:
             del target["mtriple"]  # as this machine's: the code is the same as that of the device tvm
         return {**target, "num-cores": self.threads}
 
-    def export(self, compiled: Any, name: str) -> tuple[Path, Path]:
-        """Link a compiled network for the servers: the whole of it, and its kernels by themselves."""
+    def _export(self, compiled: Any, name: str) -> tuple[Path, Path]:
+        """Link compiled networks for the servers: the whole of them, and their kernels by themselves."""
         from planner import compiler
 
         folder = Path(self._folder.name)
@@ -352,78 +365,114 @@ class TvmRpcDevice:
         compiler.export_kernels(compiled, kernels, mtriple=self.target.get("mtriple"))
         return whole, kernels
 
-    def next_name(self) -> str:
-        """Give a name that no file on a server has yet."""
-        with self._lock:
-            self._named += 1
-            return f"network{self._named}"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Share:
+    """What one server took in a round, in its own nanoseconds: the control, and builds by their place in the round."""
+
+    control: tuple[float, Mapping[str, float]]
+    rows: Mapping[int, tuple[float, Mapping[str, float]]]
 
 
 class RpcProgram:
     """A network compiled for the servers."""
 
-    def __init__(self, entry: Entry, device: TvmRpcDevice) -> None:
-        """Compile, link, and count."""
-        from planner import compiler
+    def __init__(self, entry: Entry, device: TvmRpcDevice, compiled: Compiled, files: tuple[Path, Path]) -> None:
+        """Count what it takes.
+
+        Args:
+            entry: The network.
+            device: Runs it.
+            compiled: A module that holds it under its name, its kernels merged.
+            files: Two libraries: that module, and its kernels alone.
+        """
         from planner.kernel_calls import read
 
-        self.name = entry.name
         self._device = device
-        compiled = compiler.compile_networks([entry], device.target)
+        self._files = files
+        self._name, self._layers = entry.name, entry.layers
         reading = read(compiled.module, entry.name)
-        self.footprint: Footprint = counted(entry, reading.trace, compiled.workspaces)
-        self._layers = entry.layers
-        self._owners = owners_of([call.kernel for call in reading.calls], entry.layers)
         self._calls = reading.calls
+        calls = compiled.named(entry.name, [call.kernel for call in reading.calls])
+        self._owners = owners_of(calls, entry.layers)
+        self.footprint: Footprint = counted(entry, reading.trace, compiled.workspaces, self._owners)
+        self.signature, self.signatures = signatures_of(entry, reading.trace, compiled, self._owners, calls)
+        self.outline = Outline(
+            operations=compiled.operations[entry.name],
+            kernels=compiled.kernels[entry.name],
+            arena_bytes=self.footprint.arena_bytes,
+        )
         network = Network(entry)
         self._shape = network.shape(network.input)
-        self._files = device.export(compiled, device.next_name())
 
     def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run images one after the other; logits ``(n, classes)``."""
-        return self._device.ask(f"running {self.name}", lambda server: self.loaded(server).run(inputs))
+        return self._device.ask("a run", lambda server: self.loaded(server).run(inputs))
 
     def sample(self) -> float:
         """Time the network on the first server; nanoseconds of one run, the median of ten."""
-        return self._device.ask(f"timing {self.name}", lambda server: self.loaded(server).sample())
+        return self._device.ask("a timing", lambda server: self.loaded(server).sample())
 
     def sample_layers(self) -> dict[str, float]:
         """Time each kernel on operands of its own, on the first server; nanoseconds, summed by layer."""
-        return self._device.ask(f"timing {self.name}", lambda server: self.loaded(server).sample_layers())
+        return self._device.ask("a timing", lambda server: self.loaded(server).sample_layers())
 
     def loaded(self, server: Server) -> _Loaded:
         """Find the network on a server, or put it there; in that server's thread."""
         if self not in server.held:
-            server.held[self] = _Loaded(self, server)
+            whole, kernels = self._files
+            if whole not in server.held:
+                server.held[whole] = _Library(server.session, whole, kernels)
+            random = np.random.default_rng(0)
+            server.held[self] = _Loaded(
+                server.held[whole], self._name, self._layers, self._owners, self._calls,
+                random.standard_normal(self._shape).astype(np.float32),
+            )  # fmt: skip
         found: _Loaded = server.held[self]
         return found
+
+
+class _Library:
+    """Compiled networks on a server.  All of this is called in the server's thread."""
+
+    def __init__(self, session: Any, whole: Path, kernels: Path) -> None:
+        from tvm import relax
+
+        self.place = session.cpu()
+        for file in (whole, kernels):
+            session.upload(str(file))
+        self.machine = relax.VirtualMachine(session.load_module(whole.name), self.place)
+        self.kernels = session.load_module(kernels.name)
+
+    def tensor(self, array: NDArray[Any]) -> Any:
+        """Copy an array to the server."""
+        import tvm
+
+        return tvm.runtime.tensor(np.ascontiguousarray(array), self.place)
 
 
 class _Loaded:
     """A network on a server.  All of this is called in the server's thread."""
 
-    def __init__(self, program: RpcProgram, server: Server) -> None:
-        from tvm import relax
-
-        self._program = program
-        self._session = server.session
-        self._place = server.session.cpu()
-        whole, self._kernels_file = program._files  # noqa: SLF001 - one thing, here and there
-        self._session.upload(str(whole))
-        self._machine = relax.VirtualMachine(self._session.load_module(whole.name), self._place)
-        random = np.random.default_rng(0)
-        self._input = self._tensor(random.standard_normal(program._shape).astype(np.float32))  # noqa: SLF001
-        self._evaluate = self._machine.time_evaluator(program.name, self._place, number=1, repeat=RUNS_PER_SAMPLE)
+    def __init__(
+        self,
+        library: _Library,
+        name: str,
+        layers: Sequence[str],
+        owners: Sequence[str],
+        calls: Sequence[Call],
+        image: NDArray[np.float32],
+    ) -> None:
+        self._library = library
+        self._name, self._layers = name, layers
+        self._calls = list(zip(owners, calls, strict=True))
+        self._input = library.tensor(image)
+        self._evaluate = library.machine.time_evaluator(name, library.place, number=1, repeat=RUNS_PER_SAMPLE)
         self._timers: list[tuple[str, Any, list[Any]]] | None = None
 
-    def _tensor(self, array: NDArray[Any]) -> Any:
-        import tvm
-
-        return tvm.runtime.tensor(np.ascontiguousarray(array), self._place)
-
     def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        function = self._machine[self._program.name]
-        return np.stack([function(self._tensor(image[np.newaxis])).numpy().reshape(-1) for image in inputs])
+        function, tensor = self._library.machine[self._name], self._library.tensor
+        return np.stack([function(tensor(image[np.newaxis])).numpy().reshape(-1) for image in inputs])
 
     def sample(self) -> float:
         return float(np.median(self._evaluate(self._input).results)) * 1e9
@@ -431,21 +480,19 @@ class _Loaded:
     def sample_layers(self) -> dict[str, float]:
         if self._timers is None:
             self._timers = self._make_timers()
-        total: dict[str, float] = dict.fromkeys(self._program._layers, 0.0)  # noqa: SLF001
+        total: dict[str, float] = dict.fromkeys(self._layers, 0.0)
         for layer, evaluate, operands in self._timers:
             total[layer] += float(evaluate(*operands).mean) * 1e9
         return total
 
     def _make_timers(self) -> list[tuple[str, Any, list[Any]]]:
-        self._session.upload(str(self._kernels_file))
-        kernels = self._session.load_module(self._kernels_file.name)
         random = np.random.default_rng(0)
-        calls = zip(self._program._owners, self._program._calls, strict=True)  # noqa: SLF001
+        kernels, place, tensor = self._library.kernels, self._library.place, self._library.tensor
         return [
             (
                 layer,
-                kernels.time_evaluator(call.kernel, self._place, number=RUNS_PER_SAMPLE, repeat=1),
-                [self._tensor(operand.example(random)) for operand in call.operands],
+                kernels.time_evaluator(call.kernel, place, number=RUNS_PER_SAMPLE, repeat=1),
+                [tensor(operand.example(random)) for operand in call.operands],
             )
-            for layer, call in calls
+            for layer, call in self._calls
         ]
