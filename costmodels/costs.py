@@ -11,6 +11,7 @@ from typing import cast
 
 from costmodels.composing import arena_of
 from costmodels.errors import TableError
+from costmodels.interactions import Interactions
 from costmodels.scripts import ModelScripts
 
 __all__ = ["ChoiceCost", "Conversion", "EdgeCosts", "Format", "LayerCosts", "ModelCosts"]
@@ -259,6 +260,7 @@ class ModelCosts:
         fixed_bytes: Bytes of weights that no choice changes.
         exact_latency_ns: Latency of the exact build as measured whole, nanoseconds.
         reference_bytes: What 100 % of memory is: float32 parameters and the arena of the exact build.
+        interactions: What choices lose together, where that was measured.
         memory: What layers become in memory; without it the arena is the greatest ``activation_bytes`` of a plan.
 
     >>> exact = ChoiceCost(name="exact", latency_ns=1000, weight_bytes=64, loss=0.0)
@@ -275,6 +277,7 @@ class ModelCosts:
     fixed_bytes: int = 0
     exact_latency_ns: int | None = None
     reference_bytes: int | None = None
+    interactions: Interactions | None = None
     memory: ModelScripts | None = None
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from costmodels import scripts_json
 from costmodels.costs import ChoiceCost, Conversion, EdgeCosts, Format, LayerCosts, ModelCosts
 from costmodels.errors import TableError
+from costmodels.interactions import Interactions
 from costmodels.scripts import ModelScripts
 from costmodels.table import CostTable
 
@@ -94,7 +95,15 @@ def _model(entry: Any) -> ModelCosts:
         found["edges"] = tuple(_edge(item) for item in _list(found, "edges", default=[]))
         if "memory" in found:
             found["memory"] = scripts_json.parse(found["memory"])
+        if "interactions" in found:
+            found["interactions"] = _interactions(found["interactions"])
         return ModelCosts(**_complete(found, ModelCosts))
+
+
+def _interactions(entry: Any) -> Interactions:
+    found = _known(entry, Interactions, "list of interactions")
+    found["entries"] = tuple((str(layer), str(choice)) for layer, choice in _list(found, "entries"))
+    return Interactions(**_complete(found, Interactions))
 
 
 def _layer(entry: Any) -> LayerCosts:

@@ -13,6 +13,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -180,4 +181,5 @@ def _measure_one(
     builds.compile(tell)
     slack = builds.slack(MIXES, seed, tell)
     builds.time(rounds, tell)
-    return model_costs(model, choices, builds, losses.costs, slack)
+    costs, noted = model_costs(model, choices, builds, losses.costs, slack)
+    return replace(costs, interactions=losses.interactions()), noted

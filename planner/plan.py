@@ -14,6 +14,7 @@ from planner.budget import Budget
 from planner.domination import Dominated, describe
 from planner.errors import InputError
 from planner.figures import exact_loss, figures
+from planner.predicting import Predicted, predicted
 
 __all__ = ["Plan", "PlannedLayer", "check"]
 
@@ -78,6 +79,7 @@ class Plan:
         exact_latency_ns: Latency of the exact build of each model that the table knows it of, nanoseconds.
         sources: SHA-256 of the network's file for each model that the table knows it of.
         dropped: Choices that were left out beforehand, because another one of their layer is as good in every cost.
+        predicted: What each model is expected to lose, interactions counted, where the table knows them.
 
     >>> from costmodels import ChoiceCost, LayerCosts, ModelCosts
     >>> from planner.planning import plan
@@ -105,11 +107,13 @@ class Plan:
     exact_latency_ns: dict[str, int] = field(default_factory=dict, hash=False)
     sources: dict[str, str] = field(default_factory=dict, hash=False)
     dropped: tuple[Dominated, ...] = ()
+    predicted: tuple[Predicted, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a plan that contradicts itself."""
         object.__setattr__(self, "layers", tuple(self.layers))
         object.__setattr__(self, "dropped", tuple(self.dropped))
+        object.__setattr__(self, "predicted", tuple(self.predicted))
         if self.status not in ("optimal", "feasible"):
             raise InputError(f"the status of a plan is {self.status!r}; expected 'optimal' or 'feasible'")
         if {layer.model for layer in self.layers} != set(self.latency_ns):
@@ -184,6 +188,7 @@ class Plan:
             "exact_latency_ns": self.exact_latency_ns,
             "sources": self.sources,
             "dropped": [asdict(item) for item in self.dropped],
+            "predicted": [asdict(item) for item in self.predicted],
             "layers": [{name: getattr(layer, name) for name in _LAYER_KEYS} for layer in self.layers],
         }
 
@@ -220,6 +225,7 @@ class Plan:
         lines.append(_beside("memory", self.memory_bytes, self.budget.memory_bytes, 2**20, "MiB"))
         gap = "no bound" if self.gap is None else f"gap {100 * self.gap:.4g} %"
         lines.append(f"loss {self.loss:.6g}, {self.status} by {self.solver}, {gap} ({self.objective} minimised)")
+        lines += [str(item) for item in self.predicted]
         if self.dropped:
             lines.append(describe(self.dropped))
         return "\n".join(lines)
@@ -251,6 +257,8 @@ def check(plan: Plan, table: CostTable) -> tuple[str, ...]:
         ("weight_bytes", plan.weight_bytes, exact.weight_bytes),
         ("arena_bytes", plan.arena_bytes, exact.arena_bytes),
     ]
+    if plan.predicted:
+        said.append(("predicted", plan.predicted, predicted(table, plan.choices)))
     for layer in plan.layers:
         model = table.model(layer.model)
         cost = model.layer(layer.layer).choice(layer.choice)
@@ -288,8 +296,9 @@ def _from_json(found: Any) -> Plan:
     plan = Plan(
         layers=tuple(PlannedLayer(**{name: layer[name] for name in _LAYER_KEYS}) for layer in found["layers"]),
         budget=Budget(**found["budget"]),
-        # Plans of older versions leave nothing out.
+        # Plans of older versions leave nothing out, and predict nothing.
         dropped=tuple(Dominated(**item) for item in found.get("dropped", [])),
+        predicted=tuple(Predicted(**item) for item in found.get("predicted", [])),
         **{name: found[name] for name in _PLAN_KEYS},
     )
     derived: Mapping[str, object] = {

@@ -20,6 +20,7 @@ from planner.formulate import formulate
 from planner.formulation import LOSS, Formulation, Objective
 from planner.infeasible import explain
 from planner.plan import Plan, PlannedLayer
+from planner.predicting import predicted
 from solvers import Solution, Solver, Status
 
 __all__ = ["find_solver", "plan"]
@@ -300,6 +301,7 @@ def _plan(search: _Search, table: CostTable, dropped: tuple[Dominated, ...], fou
         exact_latency_ns={m.name: m.exact_latency_ns for m in table.models if m.exact_latency_ns is not None},
         sources=_sources(table),
         dropped=dropped,
+        predicted=predicted(table, found.choices),
     )
 
 

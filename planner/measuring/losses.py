@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodels import Alone, Interactions, interactions
 from planner.masks.costs import pairs_to_measure
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ __all__ = ["Losses", "choice_losses", "pool"]
 
 METHOD = 2
 """How losses are measured; another number for figures that are not to be mixed with those that a store has."""
+NATS = ("cross-entropy", "divergence")
+"""Losses that are counted in nats."""
 _AHEAD = 64
 """Choices that an executor may be handed before the first of them is finished."""
 _PAUSE_S = 0.1
@@ -58,6 +61,20 @@ class Losses:
     exact: NDArray[np.float32] = field(repr=False)
     labels: NDArray[np.int64] = field(repr=False)
     loss: str
+
+    def interactions(self) -> Interactions:
+        """Work out what choices lose together."""
+        alone = {
+            pair: Alone(
+                loss=cost.loss_raw,
+                loss_std=cost.loss_std,
+                top1=cost.top1_expected,
+                top1_std=cost.top1_expected_std,
+                change=self.changes[pair],
+            )
+            for pair, cost in self.costs.items()
+        }
+        return interactions(alone, self.exact, nats=self.loss in NATS)
 
 
 def choice_losses(
