@@ -17,6 +17,7 @@ from planner.errors import InputError
 from planner.segments import Entry, Network
 
 if TYPE_CHECKING:
+    from costmodels.memory import MemoryScript
     from planner.schedules import Options
 
 logger = logging.getLogger(__name__)
@@ -116,11 +117,10 @@ def pass_context() -> dict[str, Any]:
     }
 
 
-def _plan() -> Any:
+def _allocate() -> Any:
+    """Return the passes that give every tensor storage of its own."""
     import tvm
     from tvm import relax
-
-    from planner.storages import shared_storages
 
     transform = relax.transform
     return tvm.transform.Sequential(
@@ -130,9 +130,16 @@ def _plan() -> Any:
             transform.RemovePurityChecking(),
             transform.CallTIRRewrite(),
             transform.LowerAllocTensor(),
-            shared_storages(),
         ]
     )
+
+
+def _plan() -> Any:
+    import tvm
+
+    from planner.storages import one_storage
+
+    return tvm.transform.Sequential([*_allocate().passes, one_storage()])
 
 
 def _finalise() -> Any:
@@ -336,6 +343,21 @@ def _linking(command: Sequence[str]) -> Any:
 
     link.output_format = "so"  # type: ignore[attr-defined]
     return link
+
+
+def memory_script(entry: Entry, target: Mapping[str, Any]) -> MemoryScript:
+    """State what the kernels of a network read and write: all that its arena depends on.
+
+    No code is generated: kernels are scheduled, because it is schedules that decide what may be computed in place.
+    """
+    import tvm
+
+    from planner.storages import script_of
+
+    kind = tvm.target.Target(dict(target))
+    with kind:
+        allocated = _allocate()(schedule_networks(fuse_networks([entry], kind), kind))
+        return script_of(allocated, entry.name, entry.layers)
 
 
 def planned_arena(entry: Entry, target: Mapping[str, Any]) -> int:

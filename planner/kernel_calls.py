@@ -6,7 +6,6 @@ same: which kernels it calls in which order, what it hands them, and which stora
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.artefact import Step, Trace
+from planner.artefact import Placed, Step, Trace, alive
 
 __all__ = ["Call", "Operand", "Reading", "read"]
 
 _ALLOCATE_STORAGE = "relax.memory.alloc_storage"
-_ALLOCATE_TENSOR = ("relax.memory.alloc_tensor", "relax.builtin.alloc_tensor")
+_ALLOCATE_TENSOR = "relax.memory.alloc_tensor"
+_APART = 1 << 48
+"""Stands for how far two storages lie apart: more than any of them is long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,13 +69,6 @@ class Reading:
     calls: tuple[Call, ...]
 
 
-@dataclass(slots=True)
-class _Life:
-    size: int
-    born: int
-    last: int
-
-
 def read(module: Any, network: str) -> Reading:
     """Read the kernel calls of a network.
 
@@ -86,7 +80,8 @@ def read(module: Any, network: str) -> Reading:
 
     function = module[network]
     (given,) = function.params
-    lives: dict[Any, _Life] = {}
+    lives: dict[Any, Placed] = {}
+    numbers: dict[Any, int] = {}
     origin: dict[Any, Any] = {given: given}
     storages: list[int] = []
     calls: list[Call] = []
@@ -99,9 +94,11 @@ def read(module: Any, network: str) -> Reading:
             continue
         operator = getattr(value.op, "name", "")
         if operator == _ALLOCATE_STORAGE:
+            numbers[var] = len(storages)
             storages.append(int(value.args[0].values[0]))
-        elif operator in _ALLOCATE_TENSOR:
-            lives[var] = _Life(_bytes(*_type(var)), len(calls), len(calls))
+        elif operator == _ALLOCATE_TENSOR:
+            start = numbers[value.args[0]] * _APART + int(value.args[1].value)
+            lives[var] = Placed(start, _bytes(*_type(var)), len(calls), len(calls))
         elif isinstance(value.op, ir.GlobalVar):
             tensors = [operand for operand in value.args if _is_tensor(operand)]
             for operand in tensors:
@@ -122,15 +119,12 @@ def _trace(
     calls: Sequence[Call],
     constants: Sequence[Sequence[tuple[int, int]]],
     storages: Sequence[int],
-    lives: Mapping[Any, _Life],
+    lives: Mapping[Any, Placed],
     entrance: int,
 ) -> Trace:
-    alive: dict[int, int] = defaultdict(int)
-    for life in lives.values():
-        for step in range(life.born, life.last + 1):
-            alive[step] += life.size
+    living = alive(list(lives.values()), len(calls))
     steps = tuple(
-        Step(call.kernel, tuple(held), entrance + alive[index])
+        Step(call.kernel, tuple(held), entrance + living[index])
         for index, (call, held) in enumerate(zip(calls, constants, strict=True))
     )
     return Trace(steps, tuple(storages), entrance)

@@ -1,139 +1,188 @@
-"""Which tensors of a compiled network share storage.
+"""One storage for all activations of a compiled network, each tensor at an offset that we plan.
 
-TVM's own plan lets tensors share only where their types are the same, so that a network of bytes and of float32 pays
-for both.  Here a storage is bytes, and tensors are placed in an order, each where storage grows least: by decreasing
-size (Pisarchyk and Lee, *Efficient memory management for deep neural net inference*, 2020, "greedy by size" with
-shared objects), by birth, and in orders near the better of these.
+TVM's own plan lets tensors share whole storages, and only where their types are the same.  Here a network's tensors lie
+in one run of bytes, where :mod:`costmodels.arena` places them by their lifetimes.  A kernel as TVM schedules it refuses
+tensors that do not start where their storage does; those that are handed such tensors get parameters of any offset that
+is a multiple of the alignment.
 """
 
 from __future__ import annotations
 
-import random
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Lifetime", "share", "shared_storages"]
+from costmodels.memory import Call, MemoryScript, Place, Value
 
-_CHANGES = 400
-_WORK = 2_000_000
-"""Changes of an order that are tried: so many, or fewer for networks of many tensors."""
+__all__ = ["one_storage", "script_of"]
+
 _ALLOCATE_TENSOR = "relax.memory.alloc_tensor"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lifetime:
-    """State how large a tensor is and when it is needed.
-
-    Attributes:
-        size: Bytes.
-        born: Number of the call that writes it.
-        last: Number of the last call that reads it.
-
-    >>> Lifetime(size=8, born=0, last=2).meets(Lifetime(size=4, born=2, last=3))
-    True
-    """
-
-    size: int
-    born: int
-    last: int
-
-    def meets(self, other: Lifetime) -> bool:
-        """Tell whether both are needed during one call."""
-        return self.born <= other.last and other.born <= self.last
-
-
-def share(lifetimes: Sequence[Lifetime], *, seed: int = 0) -> list[int]:
-    """Give each tensor the number of a storage, so that no two of one storage are needed at once.
-
-    Tensors are placed in the order of their sizes and of their births; then the better of the two orders is changed at
-    random while that makes the sum of storages smaller, until the greatest live set is reached or the work is done.
-
-    Args:
-        lifetimes: The tensors.
-        seed: Seed of the changes.
-
-    >>> share([Lifetime(size=4, born=0, last=1), Lifetime(size=9, born=1, last=2), Lifetime(size=3, born=2, last=3)])
-    [1, 0, 1]
-    """
-    count = len(lifetimes)
-    order = sorted(range(count), key=lambda i: (-lifetimes[i].size, lifetimes[i].born))
-    total, placed = _placed(lifetimes, order)
-    by_birth = sorted(range(count), key=lambda i: (lifetimes[i].born, -lifetimes[i].size))
-    other, elsewhere = _placed(lifetimes, by_birth)
-    if other < total:
-        order, total, placed = by_birth, other, elsewhere
-    least = max((sum(t.size for t in lifetimes if t.born <= now.born <= t.last) for now in lifetimes), default=0)
-    chance = random.Random(seed)  # noqa: S311 -- no secret depends on it
-    for _ in range(min(_CHANGES, _WORK // max(1, count) ** 2) if count > 1 else 0):
-        if total == least:
-            break
-        tried = list(order)
-        tried.insert(chance.randrange(count), tried.pop(chance.randrange(count)))
-        found, places = _placed(lifetimes, tried)
-        if found <= total:
-            order, total, placed = tried, found, places
-    return placed
-
-
-def _placed(lifetimes: Sequence[Lifetime], order: Sequence[int]) -> tuple[int, list[int]]:
-    """Place tensors in an order, each where storage grows least; return the sum of storages, and the places."""
-    number = [0] * len(lifetimes)
-    sizes: list[int] = []
-    held: list[list[Lifetime]] = []
-    for index in order:
-        tensor = lifetimes[index]
-        free = [place for place, others in enumerate(held) if not any(map(tensor.meets, others))]
-        best = min(free, key=lambda place: (max(0, tensor.size - sizes[place]), sizes[place]), default=None)
-        if best is None:
-            best = len(sizes)
-            sizes.append(0)
-            held.append([])
-        sizes[best] = max(sizes[best], tensor.size)
-        held[best].append(tensor)
-        number[index] = best
-    return sum(sizes), number
-
-
-def shared_storages() -> Any:
-    """Return a pass that lets the tensors of each Relax function share storages, its results aside."""
+def one_storage() -> Any:
+    """Return a pass that puts the tensors of each Relax function into one storage, its result aside."""
     import tvm
     from tvm import relax
 
     def rewrite(module: Any, _: Any) -> Any:
+        from planner.schedules.offsets import at_offsets
+
         new = tvm.IRModule(module.functions, attrs=module.attrs)
+        placed: dict[Any, set[int]] = defaultdict(set)
         for var, function in module.functions_items():
             if isinstance(function, relax.Function):
-                new.update_func(var, _rewritten(function))
+                new.update_func(var, _rewritten(module, function, placed))
+        for var, positions in placed.items():
+            new.update_func(var, at_offsets(module[var], sorted(positions)))
         return new
 
-    return tvm.transform.module_pass(rewrite, opt_level=0, name="ShareStorages")
+    return tvm.transform.module_pass(rewrite, opt_level=0, name="PlaceInOneStorage")
 
 
-def _rewritten(function: Any) -> Any:
-    from tvm import relax
+def script_of(module: Any, network: str, layers: Sequence[str]) -> MemoryScript:
+    """State what the kernels of a network read and write.
 
-    bindings = [binding for block in function.body.blocks for binding in block.bindings]
-    tensors = _lifetimes(function, bindings)
-    numbers = dict(zip(tensors, share(list(tensors.values())), strict=True))
-    largest: dict[int, int] = {}
-    for var, number in numbers.items():
-        largest[number] = max(largest.get(number, 0), tensors[var].size)
-    made: dict[int, Any] = {}
-    spare = {binding.value.args[0] for binding in bindings if binding.var in numbers}
-    kept: list[Any] = []
+    Args:
+        module: An ``IRModule`` whose tensors are allocated (``LowerAllocTensor``) and not yet placed, its kernels
+            scheduled.
+        network: Name of the network in it.
+        layers: Names of the network's layers, in the order in which kernels are numbered.
+    """
+    return _read(module, module[network], layers).script
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A script, and which variable holds each of its values."""
+
+    script: MemoryScript
+    variables: tuple[Any, ...]
+
+
+def _read(module: Any, function: Any, layers: Sequence[str] = ()) -> _Reading:
+    from tvm import ir, relax
+
+    from planner.schedules import naming
+
+    bindings = _bindings(function)
+    origin = _origins(bindings)
+    result = origin.get(function.body.body, function.body.body)
+    values: dict[Any, Value] = {var: Value(bytes=_size(var), place="input") for var in function.params}
+    written: set[Any] = set(values)
+    calls: list[Call] = []
+    owner = layers[0] if layers else ""
+    over: dict[str, tuple[tuple[int, int], ...]] = {}
     for binding in bindings:
+        var, value = binding.var, binding.value
+        if _is_call(value, _ALLOCATE_TENSOR):
+            place: Place = "output" if var.same_as(result) else "arena"
+            values[var] = Value(bytes=_size(var), place=place)
+        elif isinstance(value, relax.Call) and isinstance(value.op, ir.GlobalVar):
+            numbers = {var: number for number, var in enumerate(values)}
+            operands = [origin.get(operand, operand) for operand in value.args]
+            known = [operand for operand in dict.fromkeys(operands) if operand in numbers]
+            new = [operand for operand in known if operand not in written]
+            written.update(new)
+            name = value.op.name_hint
+            found = naming.owner(name)
+            owner = layers[found[1]] if found and layers else owner
+            if name not in over:
+                over[name] = _written_over(module[value.op])
+            calls.append(
+                Call(
+                    kernel=name,
+                    owner=owner,
+                    reads=tuple(numbers[operand] for operand in known if operand not in new),
+                    writes=tuple(numbers[operand] for operand in new),
+                    over=_pairs(operands, over[name], numbers),
+                )
+            )
+    return _Reading(MemoryScript(values=tuple(values.values()), calls=tuple(calls)), tuple(values))
+
+
+def _written_over(kernel: Any) -> tuple[tuple[int, int], ...]:
+    from planner.schedules.inplace import written_over
+
+    return written_over(kernel)
+
+
+def _pairs(
+    operands: Sequence[Any], over: Sequence[tuple[int, int]], numbers: Mapping[Any, int]
+) -> tuple[tuple[int, int], ...]:
+    """Name values for positions; a value that is handed over twice has to allow it in each place."""
+    found = []
+    for result in dict.fromkeys(result for result, _ in over):
+        allowed = {read for one, read in over if one == result}
+        for operand in dict.fromkeys(operands[read] for read in sorted(allowed)):
+            everywhere = {position for position, other in enumerate(operands) if other is operand}
+            if operand in numbers and everywhere <= allowed:
+                found.append((numbers[operands[result]], numbers[operand]))
+    return tuple(found)
+
+
+def _bindings(function: Any) -> list[Any]:
+    return [binding for block in function.body.blocks for binding in block.bindings]
+
+
+def _origins(bindings: Sequence[Any]) -> dict[Any, Any]:
+    """Tell for each variable that is another name, or another shape, of a tensor which one that is."""
+    from tvm import ir, relax
+
+    origin: dict[Any, Any] = {}
+    for binding in bindings:
+        value = binding.value
+        if isinstance(value, relax.Var):
+            origin[binding.var] = origin.get(value, value)
+        elif (
+            isinstance(value, relax.Call)
+            and not isinstance(value.op, ir.GlobalVar)
+            and not _is_call(value, _ALLOCATE_TENSOR)
+            and isinstance(binding.var.ty, relax.TensorType)
+        ):
+            source = next((operand for operand in value.args if isinstance(operand, relax.Var)), None)
+            if source is not None:
+                origin[binding.var] = origin.get(source, source)  # a view of the same tensor
+    return origin
+
+
+def _is_call(value: Any, operator: str) -> bool:
+    return getattr(getattr(value, "op", None), "name", "") == operator
+
+
+def _size(var: Any) -> int:
+    import numpy as np
+
+    shape = [int(length) for length in var.ty.shape.values]
+    return int(np.prod(shape, dtype=np.int64)) * np.dtype(str(var.ty.dtype)).itemsize
+
+
+def _rewritten(module: Any, function: Any, placed: dict[Any, set[int]]) -> Any:
+    """Place the tensors of a function; note which kernels are handed them, and at which positions."""
+    from tvm import ir, relax
+
+    reading = _read(module, function)
+    _, numbers, _ = reading.script.tensors()
+    if not numbers:
+        return function
+    packing = reading.script.pack()
+    offsets = {reading.variables[number]: packing.offsets[place] for place, number in enumerate(numbers)}
+    bindings = _bindings(function)
+    spare = {binding.value.args[0] for binding in bindings if binding.var in offsets}
+    origin = _origins(bindings)
+    storage = relax.Var("storage", relax.ObjectType())
+    kept: list[Any] = [relax.VarBinding(storage, _storage(packing.bytes))]
+    for binding in bindings:
+        call = binding.value
         if binding.var in spare:
             continue
-        if binding.var not in numbers:
-            kept.append(binding)
+        if binding.var in offsets:
+            operands = [storage, relax.prim_value(offsets[binding.var]), *call.args[2:]]
+            kept.append(relax.VarBinding(binding.var, relax.Call(call.op, operands, call.attrs, call.ty_args)))
             continue
-        number, call = numbers[binding.var], binding.value
-        if number not in made:
-            made[number] = relax.Var(f"storage{number}", relax.ObjectType())
-            kept.append(relax.VarBinding(made[number], _storage(largest[number])))
-        operands = [made[number], *call.args[1:]]
-        kept.append(relax.VarBinding(binding.var, relax.Call(call.op, operands, call.attrs, call.ty_args)))
+        kept.append(binding)
+        if isinstance(call, relax.Call) and isinstance(call.op, ir.GlobalVar):
+            placed[call.op].update(n for n, var in enumerate(call.args) if origin.get(var, var) in offsets)
     body = relax.SeqExpr([relax.BindingBlock(kept)], function.body.body)
     return relax.Function(function.params, body, function.ret_ty, function.is_pure, function.attrs)
 
@@ -143,35 +192,3 @@ def _storage(size: int) -> Any:
 
     call = relax.op.memory.alloc_storage(relax.ShapeExpr([size]), 0, "global", "uint8")
     return relax.BlockBuilder().normalize(call)
-
-
-def _lifetimes(function: Any, bindings: Sequence[Any]) -> Mapping[Any, Lifetime]:
-    """Return the lifetimes of the tensors that a function allocates, those aside that it returns."""
-    import numpy as np
-    from tvm import ir, relax
-
-    sizes: dict[Any, int] = {}
-    born: dict[Any, int] = {}
-    last: dict[Any, int] = {}
-    origin: dict[Any, Any] = {}
-    step = 0
-    for binding in bindings:
-        value = binding.value
-        if isinstance(value, relax.Var):
-            origin[binding.var] = origin.get(value, value)
-        if not isinstance(value, relax.Call):
-            continue
-        read = [origin.get(operand, operand) for operand in value.args if isinstance(operand, relax.Var)]
-        last.update((var, step) for var in read if var in sizes)
-        if getattr(value.op, "name", "") == _ALLOCATE_TENSOR:
-            shape = [int(length) for length in value.args[2].values]
-            sizes[binding.var] = int(np.prod(shape)) * np.dtype(str(binding.var.ty.dtype)).itemsize
-            born[binding.var] = last[binding.var] = step
-        elif isinstance(value.op, ir.GlobalVar):
-            step += 1
-        elif read and read[0] in sizes:
-            origin[binding.var] = read[0]  # a view of the same storage
-    result = origin.get(function.body.body, function.body.body)
-    return {
-        var: Lifetime(size=size, born=born[var], last=last[var]) for var, size in sizes.items() if var is not result
-    }

@@ -1,65 +1,110 @@
+"""One storage for the tensors of a network, in the module and as it is promised."""
+
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from typing import TYPE_CHECKING
 
-from planner.storages import Lifetime, share
+import networks
+import numpy as np
+import pytest
+from entries import compiled, image, raw, whole
+from networks import Builder
 
-TENSORS = st.lists(
-    st.builds(
-        lambda size, born, length: Lifetime(size=size, born=born, last=born + length),
-        size=st.integers(1, 1000),
-        born=st.integers(0, 12),
-        length=st.integers(0, 6),
-    ),
-    max_size=14,
-)
+from planner import compiler
+from planner.artefact import Artefact
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def total(lifetimes, numbers):
-    sizes = {}
-    for tensor, number in zip(lifetimes, numbers, strict=True):
-        sizes[number] = max(sizes.get(number, 0), tensor.size)
-    return sum(sizes.values())
+    import onnx
+
+    from planner.segments import Entry
 
 
-def greatest_live_set(lifetimes):
-    steps = range(max((tensor.last for tensor in lifetimes), default=0) + 1)
-    return max(sum(t.size for t in lifetimes if t.born <= step <= t.last) for step in steps)
+def residual() -> onnx.ModelProto:
+    """Blocks whose input is added to what they compute."""
+    b = Builder((1, 3, 12, 12))
+    x = b.add("Relu", [b.conv("image", "stem", (16, 3, 3, 3), pads=[1, 1, 1, 1])], name="stem_relu")
+    for block in range(3):
+        y = b.add("Relu", [b.conv(x, f"first{block}", (16, 16, 3, 3), pads=[1, 1, 1, 1])], name=f"relu{block}")
+        y = b.conv(y, f"second{block}", (16, 16, 3, 3), pads=[1, 1, 1, 1])
+        x = b.add("Relu", [b.add("Add", [y, x], name=f"sum{block}")], name=f"sum_relu{block}")
+    x = b.add("Flatten", [b.add("GlobalAveragePool", [x], name="pool")], name="flat")
+    return b.model(b.dense(x, "fc", networks.CLASSES, 16))
 
 
-@given(TENSORS)
-@settings(max_examples=200, deadline=None)
-def test_no_two_tensors_of_one_storage_are_needed_at_once(lifetimes):
-    numbers = share(lifetimes)
-    for one in range(len(lifetimes)):
-        for other in range(one):
-            if numbers[one] == numbers[other]:
-                assert not lifetimes[one].meets(lifetimes[other])
-    assert greatest_live_set(lifetimes) <= total(lifetimes, numbers) <= sum(t.size for t in lifetimes)
+@pytest.fixture(scope="module")
+def entry(tmp_path_factory: pytest.TempPathFactory) -> Entry:
+    """The network as measuring and building take it."""
+    return whole(residual(), tmp_path_factory.mktemp("residual"))
 
 
-def test_a_chain_takes_two_storages():
-    sizes = (1000, 10, 1, 900, 900)
-    chain = [Lifetime(size=size, born=step, last=step + 1) for step, size in enumerate(sizes)]
-    numbers = share(chain)
-    assert len(set(numbers)) == 2
-    assert total(chain, numbers) == 1900
+def test_a_network_allocates_one_storage_and_its_result(entry: Entry) -> None:
+    found, artefact = compiled(entry)
+    arena, result = found.plans[entry.name]
+    assert result == networks.CLASSES * 4
+    assert artefact.trace(entry.name, image(entry)).storages == (arena, result)
 
 
-def test_changing_the_order_reaches_the_live_set_where_greedy_orders_do_not():
-    # A residual block: its input stays alive while the branch widens and narrows again.
-    block = [
-        Lifetime(size=50, born=0, last=4),
-        Lifetime(size=57, born=1, last=2),
-        Lifetime(size=50, born=2, last=3),
-        Lifetime(size=57, born=3, last=4),
-        Lifetime(size=25, born=4, last=6),
-        Lifetime(size=50, born=5, last=6),
-    ]
-    assert total(block, share(block)) == greatest_live_set(block)
+def test_what_is_promised_without_compiling_is_what_the_artefact_takes(entry: Entry, tmp_path: Path) -> None:
+    found, artefact = compiled(entry)
+    script = compiler.memory_script(entry, compiler.host_target())
+    given = image(entry)
+    assert script.bytes == artefact.trace(entry.name, given).activation_bytes
+    compiler.export(found, tmp_path / "model.so")
+    loaded = Artefact.load(tmp_path / "model.so")
+    assert loaded.trace(entry.name, given).activation_bytes == script.bytes
+    np.testing.assert_array_equal(loaded.run(entry.name, given), artefact.run(entry.name, given))
 
 
-def test_the_same_tensors_are_placed_in_the_same_way():
-    tensors = [Lifetime(size=7 * n % 11 + 1, born=n % 5, last=n % 5 + n % 3) for n in range(20)]
-    assert share(tensors) == share(tensors)
+def test_sums_are_written_over_what_they_add(entry: Entry) -> None:
+    script = compiler.memory_script(entry, compiler.host_target())
+    sums = [call for call in script.calls if call.over]
+    assert len(sums) == 3
+    tensors, numbers, _ = script.tensors()
+    packing = script.pack()
+    place = dict(zip(numbers, packing.offsets, strict=True))
+    for call in sums:
+        ((written, read),) = call.over
+        assert place[written] == place[read]
+    assert packing.optimal
+    assert all(tensor.within is None or tensors[tensor.within].last == tensor.born for tensor in tensors)
+
+
+def test_outputs_are_those_of_tensors_that_lie_apart(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.concatenate([image(entry, seed) for seed in range(4)])
+    together = compiled(entry)[1].run(entry.name, images)
+    monkeypatch.setattr(compiler, "_plan", compiler._allocate)
+    found, artefact = compiled(entry)
+    assert len(found.plans[entry.name]) > 5
+    np.testing.assert_array_equal(artefact.run(entry.name, images), together)
+
+
+def test_a_run_does_not_change_the_result_of_an_earlier_one(entry: Entry) -> None:
+    _, artefact = compiled(entry)
+    one, other = image(entry, 0), image(entry, 1)
+    function = artefact._machine[entry.name]
+    first = function(artefact.tensor(one))
+    kept = first.numpy().copy()
+    function(artefact.tensor(other))
+    np.testing.assert_array_equal(first.numpy(), kept)
+
+
+def test_networks_of_one_module_have_a_storage_each() -> None:
+    entries = [raw(residual(), "one"), raw(residual(), "other")]
+    found = compiler.compile_networks(entries, compiler.host_target())
+    artefact = Artefact(found.executable)
+    for entry in entries:
+        trace = artefact.trace(entry.name, image(entry))
+        script = compiler.memory_script(entry, compiler.host_target())
+        assert trace.activation_bytes == script.bytes
+        assert max(step.alive for step in trace.steps) <= script.bytes
+
+
+def test_a_network_of_one_kernel_needs_no_storage_but_its_result() -> None:
+    b = Builder((1, 4, 4, 4))
+    entry = raw(b.model(b.add("Relu", ["image"], name="relu")))
+    found, artefact = compiled(entry)
+    given = image(entry)
+    np.testing.assert_array_equal(artefact.run(entry.name, given), np.maximum(given, 0).reshape(1, -1))
+    assert sum(found.plans[entry.name]) + given.nbytes == compiler.memory_script(entry, compiler.host_target()).bytes
