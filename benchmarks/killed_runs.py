@@ -4,9 +4,10 @@
     python benchmarks/killed_runs.py --device tvm --approximations default --rounds 5 --kills 20 --json killed.json
 
 A run is killed with SIGKILL at a random moment and resumed on its store, until it ends; then another begins afresh,
-until there were as many kills as asked for.  After each kill the store must pass its integrity check, hold all that
-had been seen in it before, byte for byte, and all that a reader beside the run had seen.  At the end each resumed table
-is set beside that of a run that was left alone: all but latencies must be equal, and latencies within their spread.
+until there were as many kills as asked for.  After each kill no process of it may go on; the store must pass its
+integrity check, and hold all that had been seen in it before, byte for byte, and all that a reader beside the run had
+seen.  At the end each resumed table is set beside that of a run that was left alone: all but latencies must be equal,
+and latencies within their spread.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import json
 import math
 import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -27,6 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 import planner
 from costmodels import CostTable, ModelCosts
 from planner.measuring.store import Store
@@ -35,6 +37,8 @@ WIDTHS = 3.0
 """Two latencies agree where they differ by no more than so many standard deviations of their difference."""
 MOST_KILLS = 4
 """How often one run is killed at most."""
+PARTING_S = 10.0
+"""How long the helpers of a killed run may take to notice."""
 _LOOK_S = 0.05
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TVM_NUM_THREADS"), "1")
 """Runs beside one another, and a reader beside them, are not to wait for each other's idle threads."""
@@ -160,7 +164,6 @@ class Trial:
                 [*self._command, "-o", str(self._folder / f"{name}.json")],
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
                 env={**os.environ, **_ONE_THREAD},
             )
 
@@ -195,6 +198,16 @@ class Trial:
             tables.append(self._ended(name, status or 0))
         return tables
 
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill a run, and see that the processes it had started do not go on without it."""
+        helpers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.wait()
+        _, left = psutil.wait_procs(helpers, timeout=PARTING_S)
+        for helper in left:
+            self.faults.append(f"process {helper.pid} went on: {' '.join(helper.cmdline())}")
+            helper.kill()
+
     def _once(self, name: str, series: int, limit_s: float, before: Rows) -> tuple[int | None, Rows]:
         """Let a run go on for so long; give its status, None where it was killed, and the rows of its store."""
         store, begun, seen = self._folder / f"{name}.store", time.monotonic(), before
@@ -207,8 +220,7 @@ class Trial:
         finally:
             killed = process.poll() is None
             if killed:
-                # The whole group: no helper that the run has started may go on without it.
-                os.killpg(process.pid, signal.SIGKILL)
+                self._kill(process)
             status = process.wait()
         if store.exists():
             self.faults += faults_of(store, seen, ended=not killed)
@@ -225,6 +237,7 @@ def main() -> int:
     parser.add_argument("--device", default="simulated")
     parser.add_argument("--approximations", default="int8w,int4w,lowrank@0.5")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2, help="processes that measure losses")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -235,6 +248,7 @@ def main() -> int:
     command = [sys.executable, "-m", "planner.cli", "measure", str(planner.shipped(f"models/{arguments.model}.onnx"))]
     command += ["--data", str(planner.shipped("fashion_mnist.npz")), "--device", arguments.device]
     command += ["--approximations", arguments.approximations, "--rounds", str(arguments.rounds)]
+    command += ["--jobs", str(arguments.jobs)]
     with tempfile.TemporaryDirectory() as folder:
         trial = Trial(command, Path(folder), arguments.seed)
         whole, seconds = trial.whole()
