@@ -64,8 +64,8 @@ class Kill:
 
 
 def contents(path: Path) -> Rows:
-    """Return all samples, results and arrays of a store by what identifies them, without changing the file."""
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60) as connection:
+    """Return all samples, results and arrays of a store by what identifies them."""
+    with sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=60) as connection:
         found: Rows = {}
         for kind, query in (
             ("sample", "SELECT what, digest, run, round, nanoseconds, control_ns, mark, time FROM samples"),
