@@ -190,11 +190,11 @@ def test_the_command_measures_writes_and_keeps_its_samples(
     said = capsys.readouterr()
     assert "conv1" in said.out
     pairs = table["provenance"]["summary"]["measured"]["loss"]
-    assert f"{pairs} loss" in said.err
+    assert f"{pairs} losses" in said.err
     # The store is looked into, and written out, without measuring anything.
     assert main(["measure", "--status", "-o", str(out), "--export", str(tmp_path / "t.csv")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert f"{pairs} loss results" in lines[0]
+    assert f"{pairs} losses" in lines[0]
     assert "run 1 on simulated" in lines[1]
     assert "finished" in lines[1]
     assert ["net", "losses", str(pairs), "0", "0"] in [line.split()[:5] for line in lines]

@@ -84,7 +84,7 @@ def test_a_summary_tells_what_was_repeated_and_why() -> None:
         ],
     }
     assert summarised(summary).splitlines() == [
-        "measured: 3 loss, 40 network",
-        "reused: 2 loss",
+        "measured: 3 losses, 40 times of networks",
+        "reused: 2 losses",
         "retried: quick: timing (the control moved by 7 %, 2 times); server 127.0.0.1 (connection lost)",
     ]

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["RunStatus", "Status", "status", "summarised"]
 
 RUNNING = "running"
+WORDS = {
+    "answers": "answers of exact networks",
+    "layer": "times of layers",
+    "loss": "losses",
+    "network": "times of networks",
+}
+"""How kinds of results and samples are called towards the user; another kind goes by its own name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +75,7 @@ class Status:
 
     def __str__(self) -> str:
         """Write all of it."""
-        held = [f"{number} {what} samples" for what, number in self.samples.items()]
-        held += [f"{number} {what} results" for what, number in self.results.items()]
+        held = [f"{number} {_called(what)}" for what, number in (*self.samples.items(), *self.results.items())]
         ended = [f"{number} {how}" for how, number in self.ended.items()]
         lines = [f"{self.name}: {', '.join(held) or 'nothing yet'}; runs: {', '.join(ended) or 'none'}"]
         return "\n".join([*lines, *(str(run) for run in self.runs)])
@@ -113,13 +119,13 @@ def summarised(summary: Mapping[str, Any]) -> str:
         Some lines.
 
     >>> print(summarised({"measured": {"loss": 3}, "reused": {}, "seconds": {"a": {"losses": 61.0}}}))
-    measured: 3 loss
+    measured: 3 losses
     reused: nothing
     took: a 1 min 1 s (losses 1 min 1 s)
     """
     lines = []
     for kind in ("measured", "reused"):
-        counted = ", ".join(f"{number} {what}" for what, number in summary[kind].items())
+        counted = ", ".join(f"{number} {_called(what)}" for what, number in summary[kind].items())
         lines.append(f"{kind}: {counted or 'nothing'}")
     for kind in sorted(set(summary) - {"measured", "reused", "seconds"}):
         notes = [
@@ -135,6 +141,10 @@ def summarised(summary: Mapping[str, Any]) -> str:
     if times:
         lines.append(f"took: {'; '.join(times)}")
     return "\n".join(lines)
+
+
+def _called(what: str) -> str:
+    return WORDS.get(what, what)
 
 
 def duration(seconds: float | None) -> str:
