@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from costmodels import CostTable, write_aside
@@ -201,6 +203,7 @@ def sweep(
     time_limit_s: float = 30.0,
     seed: int = 0,
     workers: int | None = None,
+    executor: Executor | None = None,
 ) -> Frontier:
     """Plan over many bounds, each combination of those given.
 
@@ -213,10 +216,12 @@ def sweep(
         objective: What is minimised.
         time_limit_s: Seconds for each point.
         seed: Seed of the solver.
-        workers: Threads.
+        workers: Threads of the solver; None for all, or for one where an executor has points planned side by side.
+        executor: Has the points planned, here or on a cluster; one after the other in this process without one.
 
     Returns:
-        One point for each combination, in the order given; each starts from the plan before it.
+        One point for each combination, in the order given.  One after the other, each starts from the plan before it;
+        side by side each starts afresh, which takes longer and proves the same.
 
     Raises:
         InputError: A bound is wrong, or there are none.
@@ -226,29 +231,28 @@ def sweep(
     if not latencies or not memories:
         raise InputError("there are no bounds to sweep over; expected at least one")
     budgets = [replace(budget, latency_ms=ms, memory_mib=mib) for mib, ms in itertools.product(memories, latencies)]
+    settings: dict[str, Any] = {"objective": objective, "time_limit_s": time_limit_s, "seed": seed}
+    if executor is not None:
+        find = partial(_point, table, solver=solver, workers=workers or 1, **settings)
+        return Frontier(points=tuple(executor.map(find, budgets)))
     points: list[Point] = []
     hint = None
     for wanted in budgets:
-        try:
-            found = plan(
-                table,
-                wanted,
-                solver,
-                objective=objective,
-                time_limit_s=time_limit_s,
-                seed=seed,
-                workers=workers,
-                hint=hint,
-                explains=False,
-            )
-        except InfeasibleError as error:
-            points.append(Point(budget=wanted, plan=None, status="infeasible", reason=str(error)))
-        except LimitError as error:
-            points.append(Point(budget=wanted, plan=None, status="limit", reason=str(error)))
-        else:
-            points.append(Point(budget=wanted, plan=found, status=found.status))
-            hint = found.choices
+        found = _point(table, wanted, solver=solver, workers=workers, hint=hint, **settings)
+        points.append(found)
+        hint = found.plan.choices if found.plan is not None else hint
     return Frontier(points=tuple(points))
+
+
+def _point(table: CostTable, budget: Budget, *, solver: str, **settings: Any) -> Point:
+    """Plan within one budget, in whatever process this is."""
+    try:
+        found = plan(table, budget, solver, explains=False, **settings)
+    except InfeasibleError as error:
+        return Point(budget=budget, plan=None, status="infeasible", reason=str(error))
+    except LimitError as error:
+        return Point(budget=budget, plan=None, status="limit", reason=str(error))
+    return Point(budget=budget, plan=found, status=found.status)
 
 
 def price(
