@@ -248,8 +248,8 @@ class EdgeCosts:
 class ModelCosts:
     """Hold the costs of one model, in the order of its layers.
 
-    The latency of a plan is ``overhead_ns`` plus the sum of ``ceil(scale * latency_ns)`` over the chosen plus
-    conversions.
+    The latency that a plan promises is ``overhead_ns`` plus the sum of ``ceil(scale * reserve * latency_ns)`` over the
+    chosen plus conversions, which have the reserve in them.  What is expected of it is the same without the reserve.
 
     Attributes:
         name: Name of the model, without ``=`` and ``,``.
@@ -257,6 +257,7 @@ class ModelCosts:
         edges: Tensors between layers whose formats matter.
         overhead_ns: Time the network takes besides its layers, nanoseconds.
         scale: What the sum of single layers is multiplied by inside the network.
+        reserve: What is multiplied in besides, so that networks do not take longer than promised; at least 1.
         fixed_bytes: Bytes of weights that no choice changes.
         exact_latency_ns: Latency of the exact build as measured whole, nanoseconds.
         reference_bytes: What 100 % of memory is: float32 parameters and the arena of the exact build.
@@ -274,6 +275,7 @@ class ModelCosts:
     edges: tuple[EdgeCosts, ...] = ()
     overhead_ns: int = 0
     scale: float = 1.0
+    reserve: float = 1.0
     fixed_bytes: int = 0
     exact_latency_ns: int | None = None
     reference_bytes: int | None = None
@@ -296,6 +298,7 @@ class ModelCosts:
             object.__setattr__(self, "scale", _real("scale", self.scale, least=0.0))
             if self.scale == 0.0:
                 raise TableError("scale is 0; expected a positive number")
+            object.__setattr__(self, "reserve", _real("reserve", self.reserve, least=1.0))
             twice = _first_twice(layer.name for layer in self.layers)
             if twice is not None:
                 raise TableError("the layer is there twice").at(layer=twice)
@@ -370,8 +373,23 @@ class ModelCosts:
         raise TableError(f"no such layer; there are: {existing}").at(model=self.name, layer=name)
 
     def scaled_ns(self, choice: ChoiceCost) -> int:
-        """Return the latency of a choice inside this network, nanoseconds, rounded up."""
-        return math.ceil(Fraction(self.scale) * choice.latency_ns) if self.scale != 1.0 else choice.latency_ns
+        """Return the latency that is promised of a choice inside this network, nanoseconds, rounded up."""
+        if self.scale == self.reserve == 1.0:
+            return choice.latency_ns
+        return math.ceil(Fraction(self.scale) * Fraction(self.reserve) * choice.latency_ns)
+
+    def expected_latency_ns(self, choices: Mapping[str, str]) -> float:
+        """Return the latency that is expected under a choice for each layer, nanoseconds: without reserve.
+
+        >>> exact = ChoiceCost(name="exact", latency_ns=1000, weight_bytes=64, loss=0.0)
+        >>> model = ModelCosts(name="m", layers=(LayerCosts(name="a", choices=(exact,)),), overhead_ns=50, reserve=1.1)
+        >>> model.expected_latency_ns({"a": "exact"}), model.scaled_ns(exact)
+        (1050.0, 1101)
+        """
+        picked = {layer.name: layer.choice(choices[layer.name]) for layer in self.layers}
+        met = [edge.cost(picked[edge.source].out_format, edge.read(picked[edge.target])) for edge in self.edges]
+        converted = sum(cost.latency_ns for cost in met if cost is not None) / self.reserve
+        return self.overhead_ns + self.scale * sum(choice.latency_ns for choice in picked.values()) + converted
 
 
 def _check_name(kind: str, name: object) -> None:

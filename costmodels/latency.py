@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LatencyModel", "fit", "spread"]
+__all__ = ["LatencyModel", "fit"]
+
+Float64 = NDArray[np.float64]
 
 
 _LEAST_FACTOR = 0.5
@@ -20,25 +22,40 @@ _LEAST_FACTOR = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyModel:
-    """Predict ``overhead + factor * kernels + dispatch * calls`` and say how far off that was.
+    """Predict ``overhead + factor * kernels + dispatch * calls``, and say how far off that was.
+
+    The prediction is meant to be right in the mean.  What has to be added so that a bound is kept is the reserve, and
+    stands apart.
 
     Attributes:
         overhead_ns: Time of a run besides its kernels, nanoseconds.
-        factor: How much longer kernels take inside a network than alone.
+        factor: How much longer kernels take in a run of the network than where they were timed.
         dispatch_ns: Time that each kernel call adds, nanoseconds.
-        reserve: What layer times are multiplied by so that no network measured exceeds its prediction, at least 1.
-        worst_error: Greatest relative error of the model without reserve over the networks it was fitted to.
+        reserve: What predicted times of layers are multiplied by so that no network measured exceeds what the others
+            say of it, at least 1.
+        errors: Relative errors, predicted over measured less 1, of each network by a fit to all others (Stone,
+            *Cross-validatory choice and assessment of statistical predictions*, 1974).
 
-    >>> model = LatencyModel(overhead_ns=100.0, factor=1.0, dispatch_ns=10.0, reserve=1.0, worst_error=0.0)
-    >>> model.layer_ns(1000.0, calls=2)
-    1020.0
+    >>> model = LatencyModel(overhead_ns=100.0, factor=1.0, dispatch_ns=10.0, reserve=1.0, errors=(0.01, -0.03))
+    >>> model.layer_ns(1000.0, calls=2), model.worst_error
+    (1020.0, 0.03)
     """
 
     overhead_ns: float
     factor: float
     dispatch_ns: float
     reserve: float
-    worst_error: float
+    errors: tuple[float, ...]
+
+    @property
+    def median_error(self) -> float:
+        """Median of the errors' absolute values."""
+        return float(np.median(np.abs(self.errors)))
+
+    @property
+    def worst_error(self) -> float:
+        """Greatest of the errors' absolute values."""
+        return float(np.max(np.abs(self.errors)))
 
     def layer_ns(self, kernels_ns: float, *, calls: int) -> float:
         """Give the time of a layer inside the network, nanoseconds, without reserve.
@@ -50,7 +67,7 @@ class LatencyModel:
         return self.factor * kernels_ns + self.dispatch_ns * calls
 
 
-def fit(kernels_ns: NDArray[np.float64], calls: NDArray[np.float64], totals_ns: NDArray[np.float64]) -> LatencyModel:
+def fit(kernels_ns: Float64, calls: Float64, totals_ns: Float64) -> LatencyModel:
     """Fit a latency model by non-negative least squares of relative errors.
 
     Args:
@@ -65,36 +82,30 @@ def fit(kernels_ns: NDArray[np.float64], calls: NDArray[np.float64], totals_ns: 
     Raises:
         ValueError: There is no network, or a time is not positive.
     """
-    from scipy.optimize import nnls
-
-    if len(totals_ns) == 0 or np.any(totals_ns <= 0):
+    count = len(totals_ns)
+    if count == 0 or np.any(totals_ns <= 0):
         raise ValueError(f"expected positive times of at least one network, got {totals_ns}")
-    columns = np.stack([kernels_ns, calls, np.ones(len(totals_ns))], axis=1)
-    if len(totals_ns) >= columns.shape[1]:
-        (factor, dispatch, overhead), _ = nnls(columns / totals_ns[:, None], np.ones(len(totals_ns)))
-    else:
-        factor = 0.0
-    if factor < _LEAST_FACTOR:
-        factor, dispatch = 1.0, 0.0
-        overhead = max(0.0, float(np.mean(totals_ns - kernels_ns)))
-    layers = factor * kernels_ns + dispatch * calls
-    reserve = float(np.max((totals_ns - overhead) / np.maximum(layers, 1.0)))
+    factor, dispatch, overhead = _terms(kernels_ns, calls, totals_ns)
+    errors, reserve = [], 1.0
+    for left in range(count):
+        others = np.arange(count) != left if count > 1 else np.ones(1, bool)
+        by, per_call, besides = _terms(kernels_ns[others], calls[others], totals_ns[others])
+        layers = by * kernels_ns[left] + per_call * calls[left]
+        errors.append(float((besides + layers) / totals_ns[left] - 1.0))
+        for over, of in ((besides, layers), (overhead, factor * kernels_ns[left] + dispatch * calls[left])):
+            reserve = max(reserve, float((totals_ns[left] - over) / max(of, 1.0)))
     return LatencyModel(
-        overhead_ns=float(overhead),
-        factor=float(factor),
-        dispatch_ns=float(dispatch),
-        reserve=max(1.0, reserve),
-        worst_error=float(np.max(np.abs(overhead + layers - totals_ns) / totals_ns)),
+        overhead_ns=overhead, factor=factor, dispatch_ns=dispatch, reserve=reserve, errors=tuple(errors)
     )
 
 
-def spread(samples: NDArray[np.float64]) -> float:
-    """Give the standard deviation of samples from their median absolute deviation, along the first axis summed.
+def _terms(kernels_ns: Float64, calls: Float64, totals_ns: Float64) -> tuple[float, float, float]:
+    """Return factor, dispatch and overhead."""
+    from scipy.optimize import nnls
 
-    Outliers of a shared machine do not reach it (Rousseeuw and Croux, 1993; factor 1.4826 for normal samples).
-
-    Args:
-        samples: ``[repeat]``.
-    """
-    centre = np.median(samples)
-    return float(1.4826 * np.median(np.abs(samples - centre)))
+    columns = np.stack([kernels_ns, calls, np.ones(len(totals_ns))], axis=1)
+    if len(totals_ns) >= columns.shape[1]:
+        (factor, dispatch, overhead), _ = nnls(columns / totals_ns[:, None], np.ones(len(totals_ns)))
+        if factor >= _LEAST_FACTOR:
+            return float(factor), float(dispatch), float(overhead)
+    return 1.0, 0.0, max(0.0, float(np.mean(totals_ns - kernels_ns)))

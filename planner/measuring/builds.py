@@ -6,20 +6,22 @@ which it takes it show what it costs there that its neighbours compute with some
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodels.latency import LatencyModel, fit, spread
+from costmodels.latency import LatencyModel, fit
+from costmodels.statistics import spread
 from planner import rewrite
 from planner.calibration import Calibration
 from planner.choices import EXACT, Choice
-from planner.devices import Device, Program, programs, sample_round
+from planner.devices import Device, Program, programs
 from planner.masks.costs import is_masked, mask_builds, random_plan
 from planner.measuring.conversions import Observation, patterns, representatives
-from planner.measuring.records import Sample, digest
+from planner.measuring.sampling import Plan, Timed, times
 from planner.segments import Entry
 
 if TYPE_CHECKING:
@@ -28,10 +30,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Build", "Builds"]
 
-METHOD = 1
+METHOD = 2
 """How builds are timed; another number for times that are not to be mixed with those that a store has."""
 FEW_IMAGES = 16
 """Calibration images of networks that are only timed and weighed: neither time nor bytes depend on weights' values."""
+LEAST_ROUNDS = 9
+"""Rounds that everything is timed in, however certain it seems."""
+PROCESS_SHARE = 0.01
+PROCESS_NS = 20.0
+"""Standard deviation of a layer's time between processes: a share of it, and nanoseconds of its calls."""
 
 Tell = Callable[[str, int, int], None]
 
@@ -43,18 +50,29 @@ class Build:
     Attributes:
         choices: The choice of every layer.
         program: The network made ready on the device.
-        networks: Nanoseconds of the whole network, one a round.
-        layers: Nanoseconds of each layer, one mapping a round.
+        signatures: For each layer what its code is made of: equal where it computes the same in the same way.
+        timed: What its times were, once it was timed.
     """
 
     choices: Mapping[str, str]
     program: Program
-    networks: list[float] = field(default_factory=list)
-    layers: list[Mapping[str, float]] = field(default_factory=list)
+    signatures: Mapping[str, str]
+    timed: Timed | None = None
+
+    @property
+    def seen(self) -> Timed:
+        """What its times were.
+
+        Raises:
+            RuntimeError: It has not been timed.
+        """
+        if self.timed is None:
+            raise RuntimeError("the build has not been timed; expected Builds.time before its times are asked for")
+        return self.timed
 
     def median_ns(self, layer: str) -> float:
         """Median of a layer's times."""
-        return float(np.median([sample[layer] for sample in self.layers]))
+        return self.seen.layers[layer].median
 
 
 class Builds:
@@ -62,6 +80,7 @@ class Builds:
 
     Attributes:
         found: The builds by name: the choice that is taken everywhere, or ``mixed`` or ``masked`` and a number.
+        control_ns: What the exact network took while they were timed, nanoseconds.
     """
 
     def __init__(
@@ -75,6 +94,8 @@ class Builds:
         self._store = store
         self.found: dict[str, Build] = {}
         self._homes: dict[tuple[str, str], Build] = {}
+        self._context: float | None = None
+        self.control_ns = 0.0
 
     @property
     def exact(self) -> Build:
@@ -90,7 +111,8 @@ class Builds:
             entries.append(self._entry(chosen))
         found = programs(self._device, entries)
         for (name, chosen), program in zip(wanted.items(), found, strict=True):
-            build = Build(chosen, program)
+            own = {layer: f"{name}/{layer}" for layer in chosen}
+            build = Build(chosen, program, getattr(program, "signatures", own))
             self.found[name] = build
             for place in chosen.items():
                 self._homes.setdefault(place, build)
@@ -140,30 +162,23 @@ class Builds:
         return max(0, *(arena - most for (_, arena), most in zip(arenas, live, strict=True)))
 
     def time(self, rounds: int, tell: Tell) -> None:
-        """Time all builds in turn, each round in the store when the next begins; what is there is not timed again."""
-        abouts = {name: self._about(build) for name, build in self.found.items()}
-        for name, build in self.found.items():
-            self._recall(build, abouts[name])
-        for done in range(rounds):
-            due = {name: build for name, build in self.found.items() if len(build.networks) <= done}
-            if due:
-                # The exact network is the control of every round, even where it has been timed often enough.
-                due = {EXACT: self.exact, **due}
-                control, *others = (build.program for build in due.values())
-                times = sample_round(self._device, control, others)
-                groups = []
-                for (name, build), (network, layers) in zip(due.items(), times, strict=True):
-                    for what, about, taken, exact in (
-                        ("network", abouts[name], network, times[0][0]),
-                        *(("layer", self._of(abouts[name], at), layers[at], times[0][1][at]) for at in self._choices),
-                    ):
-                        sample = Sample(round=len(build.networks), nanoseconds=taken, control_ns=exact)
-                        groups.append((what, about, [sample]))
-                self._store.add_rounds(groups)
-                for build, (network, layers) in zip(due.values(), times, strict=True):
-                    build.networks.append(network)
-                    build.layers.append(layers)
-            tell(f"{self._model.name}: timing {len(self.found)} builds", done + 1, rounds)
+        """Time all builds beside the exact one; what the store has is not timed again.
+
+        Args:
+            rounds: Rounds after which timing ends, however uncertain a figure is.
+            tell: Is told how far the work is.
+        """
+        timed, self.control_ns = times(
+            {name: build.program for name, build in self.found.items()},
+            EXACT,
+            self._device,
+            self._store,
+            {name: self._about(build) for name, build in self.found.items()},
+            Plan(least=min(rounds, LEAST_ROUNDS), most=rounds),
+            lambda done, of: tell(f"{self._model.name}: timing {len(self.found)} builds", done, of),
+        )
+        for name, found in timed.items():
+            self.found[name].timed = found
 
     def _about(self, build: Build) -> dict[str, Any]:
         """Say what times of a build depend on: the weights' values are not among it."""
@@ -174,31 +189,25 @@ class Builds:
             "choices": dict(build.choices),
         }
 
-    def _of(self, about: Mapping[str, Any], layer: str) -> dict[str, Any]:
-        return {"network": digest(about), "layer": layer}
-
-    def _recall(self, build: Build, about: Mapping[str, Any]) -> None:
-        """Take what the store has of a build."""
-        networks = self._store.samples("network", about)
-        # Read after the networks: another run that is at the same may have added a round to all of them in between.
-        layers = {layer: self._store.samples("layer", self._of(about, layer)) for layer in self._choices}
-        for at, sample in enumerate(networks):
-            build.networks.append(sample.nanoseconds)
-            build.layers.append({layer: found[at].nanoseconds for layer, found in layers.items()})
-
     def fit(self) -> LatencyModel:
         """Fit what the sum of layers misses of the whole."""
         builds = self.found.values()
         return fit(
             np.array([sum(build.median_ns(layer) for layer in self._choices) for build in builds]),
             np.array([float(sum(build.program.footprint.kernels.values())) for build in builds]),
-            np.array([float(np.median(build.networks)) for build in builds]),
+            np.array([build.seen.network.median for build in builds]),
         )
 
     def totals(self) -> dict[str, dict[str, float]]:
-        """Return median and spread of each build's whole network, nanoseconds."""
+        """Return what each build's whole network takes, nanoseconds: median, spread, and error of the median."""
         return {
-            name: {"median": float(np.median(build.networks)), "std": spread(np.array(build.networks))}
+            name: {
+                "median": build.seen.network.median,
+                "std": build.seen.network.spread,
+                "error": build.seen.network.error,
+                "rounds": build.seen.rounds,
+                "drifted": build.seen.drifted,
+            }
             for name, build in self.found.items()
         }
 
@@ -207,8 +216,37 @@ class Builds:
         return self._taken_ns(self._homes[layer, choice], layer, fitted)
 
     def spread_ns(self, layer: str, choice: str) -> float:
-        """Spread of that time as it was measured."""
-        return spread(np.array([sample[layer] for sample in self._homes[layer, choice].layers]))
+        """Standard deviation of that time from one run of the measurement to another, nanoseconds.
+
+        Of two runs a and b of the same measurement, 95 % of all choices of layers have times that differ by no more
+        than ``2 * hypot(std_a, std_b)``.  Three independent parts: the standard error of the median; what the same code
+        takes in one build beyond another, that computes it at other places in memory and behind other neighbours; and
+        what one process takes beyond another (`PROCESS_SHARE`, `PROCESS_NS`).
+        """
+        home = self._homes[layer, choice]
+        alike = self._alike(home, layer)
+        error = float(np.hypot.reduce([build.seen.layers[layer].error for build in alike])) / len(alike)
+        taken = home.median_ns(layer)
+        parts = (error, self._context_share() * taken / np.sqrt(len(alike)), PROCESS_SHARE * taken, PROCESS_NS)
+        return float(np.hypot.reduce(parts))
+
+    def _alike(self, home: Build, layer: str) -> list[Build]:
+        """Return the builds in which a layer is made of the same code as in one of them."""
+        return [build for build in self.found.values() if build.signatures[layer] == home.signatures[layer]]
+
+    def _context_share(self) -> float:
+        """Return the relative standard deviation of the times of one layer's code between builds that all have it."""
+        if self._context is None:
+            parts = []
+            for layer in self._choices:
+                groups: dict[str, list[float]] = defaultdict(list)
+                for build in self.found.values():
+                    groups[build.signatures[layer]].append(build.median_ns(layer))
+                for taken in groups.values():
+                    centre = max(float(np.median(taken)), 1.0)
+                    parts += [(value / centre - 1.0) for value in taken if len(taken) > 1]
+            self._context = spread(np.array(parts)) if parts else 0.0
+        return self._context
 
     def weight_bytes(self, layer: str, choice: str) -> int:
         """Bytes of a layer's weights in the artefact."""
@@ -233,4 +271,6 @@ class Builds:
         ]
 
     def _taken_ns(self, build: Build, layer: str, fitted: LatencyModel) -> float:
-        return fitted.layer_ns(build.median_ns(layer), calls=build.program.footprint.kernels[layer])
+        """Return what a layer takes, by all builds in which it is made of the same code."""
+        taken = float(np.median([other.median_ns(layer) for other in self._alike(build, layer)]))
+        return fitted.layer_ns(taken, calls=build.program.footprint.kernels[layer])

@@ -42,7 +42,7 @@ def model_costs(
                     latency_ns=int(np.ceil(builds.layer_ns(layer, name, fitted))),
                     weight_bytes=builds.weight_bytes(layer, name),
                     activation_bytes=builds.live_bytes(layer, name) + slack,
-                    latency_std_ns=fitted.factor * builds.spread_ns(layer, name),
+                    latency_std_ns=builds.spread_ns(layer, name),
                     loss=max(0.0, loss.loss_raw) if loss else 0.0,
                     loss_raw=loss.loss_raw if loss else 0.0,
                     loss_std=loss.loss_std if loss else 0.0,
@@ -54,22 +54,37 @@ def model_costs(
             )
         layers.append(LayerCosts(name=layer, op=graph_layer.op, choices=tuple(costs)))
     totals = builds.totals()
-    cost = ModelCosts(
-        name=model.name,
-        layers=tuple(layers),
-        edges=edge_costs(model.graph, choices, builds.observations(fitted), scale=fitted.reserve),
-        overhead_ns=int(np.ceil(fitted.overhead_ns)),
-        scale=fitted.reserve,
-        exact_latency_ns=int(np.ceil(totals[EXACT]["median"])),
-        reference_bytes=model.graph.parameter_bytes + builds.exact.program.footprint.arena_bytes,
-    )
+    seen = builds.observations(fitted)
+
+    def with_reserve(reserve: float) -> ModelCosts:
+        return ModelCosts(
+            name=model.name,
+            layers=tuple(layers),
+            edges=edge_costs(model.graph, choices, seen, scale=reserve),
+            overhead_ns=int(np.ceil(fitted.overhead_ns)),
+            reserve=reserve,
+            exact_latency_ns=int(np.ceil(totals[EXACT]["median"])),
+            reference_bytes=model.graph.parameter_bytes + builds.exact.program.footprint.arena_bytes,
+        )
+
+    bare = with_reserve(1.0)
+    expected = {name: bare.expected_latency_ns(build.choices) for name, build in builds.found.items()}
+    # No network that was built is promised to be faster than it was, neither by itself nor by a fit to the others.
+    overhead = bare.overhead_ns
+    short = [(totals[name]["median"] - overhead) / max(ns - overhead, 1.0) for name, ns in expected.items()]
+    cost = with_reserve(max(fitted.reserve, *short))
+    errors = np.array([abs(ns / totals[name]["median"] - 1.0) for name, ns in expected.items()])
     notes = {
         "latency_model": {
             "dispatch_ns": fitted.dispatch_ns,
             "factor": fitted.factor,
             "overhead_ns": fitted.overhead_ns,
-            "reserve": fitted.reserve,
-            "worst_error": fitted.worst_error,
+            "reserve": cost.reserve,
+            "left_out_median_error": fitted.median_error,
+            "left_out_worst_error": fitted.worst_error,
+            "median_error": float(np.median(errors)),
+            "worst_error": float(np.max(errors)),
+            "control_ns": builds.control_ns,
         },
         "whole_networks_ns": totals,
         "arena_slack_bytes": slack,
