@@ -22,7 +22,7 @@ from planner.recipe import EXACT_MODULE, MODULE, Recipe, compile_folder
 
 if TYPE_CHECKING:
     from planner.schedules import Options
-    from planner.tvm_config import BuildConfig
+    from planner.tvm_config import BuildConfig, ExpectedConfig
 
 __all__ = ["Build", "build", "rebuild"]
 
@@ -254,6 +254,17 @@ def _save(folder: Path, name: str, model: Any) -> tuple[str, str]:
     return name, hashlib.sha256(content).hexdigest()
 
 
+def _expected(plan: Plan, name: str) -> ExpectedConfig | None:
+    from planner import tvm_config
+
+    for item in plan.predicted:
+        if item.model == name:
+            return tvm_config.ExpectedConfig(
+                loss=item.loss, loss_std=item.loss_std, top1_change=item.top1_change, top1_std=item.top1_std
+            )
+    return None
+
+
 def _make(folder: Path, sources: Sequence[_Source], plan: Plan, recipe: Recipe, threads: int, data: str) -> BuildConfig:
     """Compile the saved networks and write down how."""
     from planner import compiler
@@ -294,6 +305,7 @@ def _make(folder: Path, sources: Sequence[_Source], plan: Plan, recipe: Recipe, 
                 latency_bound_ns=plan.budget.latency_ns(source.name),
                 latency_ns=plan.latency_ns[source.name],
                 loss=sum(layer.loss for layer in planned),
+                expected=_expected(plan, source.name),
                 exact_latency_ns=plan.exact_latency_ns.get(source.name),
                 **built.facts[source.name],
             )

@@ -50,6 +50,15 @@ class KernelConfig(_Strict):
     workspace_bytes: int = Field(ge=0, description="bytes it allocates for itself beyond the stack")
 
 
+class ExpectedConfig(_Strict):
+    """What a network is expected to lose, what its choices lose together counted in."""
+
+    loss: float = Field(description="loss of all choices together")
+    loss_std: float = Field(ge=0, description="its standard error")
+    top1_change: float = Field(description="change of the top-1 accuracy, points; negative is worse")
+    top1_std: float = Field(ge=0, description="its standard error, points")
+
+
 class NetworkConfig(_Strict):
     """One network of the module."""
 
@@ -65,6 +74,9 @@ class NetworkConfig(_Strict):
     latency_bound_ns: int | None = Field(description="bound on the latency, nanoseconds; null where it does not bind")
     latency_ns: int = Field(ge=0, description="predicted latency, nanoseconds")
     loss: float = Field(ge=0, description="predicted loss, the sum over its layers")
+    expected: ExpectedConfig | None = Field(
+        default=None, description="what it is expected to lose; null where the table does not say"
+    )
     exact_latency_ns: int | None = Field(description="latency of the exact build when the table was measured")
     weight_bytes: int = Field(ge=0, description="bytes of constants in the artefact as built")
     weights_sha256: str = Field(description="SHA-256 over the constants in the order in which kernels read them")

@@ -18,7 +18,7 @@ from planner.errors import InputError
 
 if TYPE_CHECKING:
     from planner.dataset import Dataset
-    from planner.tvm_config import BuildConfig
+    from planner.tvm_config import BuildConfig, NetworkConfig
 
 __all__ = ["Measured", "Promise", "Report", "verify"]
 
@@ -82,6 +82,11 @@ class Measured:
         onnxruntime_p50_ns: Median latency of the exact network in onnxruntime with as many threads, in the same rounds;
             None in reports of before this was measured.
         onnxruntime_p99_ns: 99th percentile of that.
+        expected_loss: Loss that the plan expects with what its choices lose together counted in; None where its table
+            does not say.
+        expected_loss_std: Its standard error.
+        expected_top1: Change of top-1 that the plan expects, points; likewise.
+        expected_top1_std: Its standard error.
     """
 
     name: str
@@ -102,6 +107,20 @@ class Measured:
     images: int
     onnxruntime_p50_ns: float | None = None
     onnxruntime_p99_ns: float | None = None
+    expected_loss: float | None = None
+    expected_loss_std: float | None = None
+    expected_top1: float | None = None
+    expected_top1_std: float | None = None
+
+    @property
+    def against_expected(self) -> str:
+        """Say what the plan expected of the accuracy; empty where its table does not say."""
+        if self.expected_top1 is None or self.expected_loss is None:
+            return ""
+        return (
+            f"expected: top-1 {self.expected_top1:+.2f} +- {self.expected_top1_std:.2f} points, "
+            f"loss {self.expected_loss:+.4f} +- {self.expected_loss_std:.4f}"
+        )
 
     @property
     def against_onnxruntime(self) -> str:
@@ -215,6 +234,8 @@ class Report:
                 f"change {n.top1_change:+.2f} +- {n.top1_change_std:.2f} points; "
                 f"loss {n.loss:+.4f} +- {n.loss_std:.4f}, predicted {n.predicted_loss:.4f}"
             )
+            if n.against_expected:
+                lines.append(f"{n.name}: {n.against_expected}")
         lines.extend(
             f"{name}: the exact build runs at another speed than when the table was measured" for name in self.drifted
         )
@@ -314,6 +335,7 @@ def _report(folder: Path, config: BuildConfig, raw: dict[str, Any], attempts: in
                 predicted_loss=network.loss,
                 onnxruntime_p50_ns=figures.get("onnxruntime", {}).get("p50_ns"),
                 onnxruntime_p99_ns=figures.get("onnxruntime", {}).get("p99_ns"),
+                **_expected(network),
                 **{
                     name: figures[name]
                     for name in (
@@ -333,6 +355,18 @@ def _report(folder: Path, config: BuildConfig, raw: dict[str, Any], attempts: in
         )
     )
     return Report(promises=tuple(promises), networks=tuple(networks), attempts=attempts, build=str(folder))
+
+
+def _expected(network: NetworkConfig) -> dict[str, Any]:
+    """Return what the plan expects of a network's accuracy, as fields of `Measured`."""
+    if network.expected is None:
+        return {}
+    return {
+        "expected_loss": network.expected.loss,
+        "expected_loss_std": network.expected.loss_std,
+        "expected_top1": network.expected.top1_change,
+        "expected_top1_std": network.expected.top1_std,
+    }
 
 
 def _memory(config: BuildConfig, networks: Sequence[Measured]) -> int:
