@@ -9,6 +9,7 @@ layers misses is fitted and kept with the table (see :mod:`costmodels.latency`).
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -26,12 +27,15 @@ from planner.judging import Metric
 from planner.masks.costs import pairs_to_measure
 from planner.measuring.builds import Builds
 from planner.measuring.costs import model_costs
+from planner.measuring.energy import Meter, UnreadableError, measures_here, open_meter, with_energy
 from planner.measuring.losses import Losses, choice_losses, pool
 from planner.measuring.progress import Outlook, Progress
 from planner.measuring.store import Store
 from planner.model import Model
 
 __all__ = ["Progress", "measure"]
+
+logger = logging.getLogger(__name__)
 
 ROUNDS = 25
 """Rounds in which all builds are timed in turn."""
@@ -52,6 +56,7 @@ def measure(
     metric: Metric | None = None,
     jobs: int = 1,
     executor: Executor | None = None,
+    energy: bool = False,
     progress: Progress | None = None,
 ) -> CostTable:
     """Measure networks into a cost table.
@@ -71,6 +76,8 @@ def measure(
             cross-entropy, or for the divergence from the exact network's answers where the data have no labels.
         jobs: Processes that losses are measured in at a time; times are measured alone.
         executor: What measures the losses in place of such processes: here, or on a cluster.
+        energy: Whether to measure what the builds draw, where this machine's counters can be read; without them the
+            table has no energy, and says why.
         progress: Is told how far the work is.
 
     Returns:
@@ -114,9 +121,18 @@ def measure(
                 )
                 for model in models
             }
+        meter, unread = _meter(opened) if energy else (None, "")
         costs = [
             _measure_one(
-                model, choices[model.name], losses[model.name], opened, kept, rounds=rounds, seed=seed, tell=outlook
+                model,
+                choices[model.name],
+                losses[model.name],
+                opened,
+                kept,
+                rounds=rounds,
+                seed=seed,
+                meter=meter,
+                tell=outlook,
             )
             for model in models
         ]
@@ -130,6 +146,7 @@ def measure(
         "rounds": rounds,
         "seed": seed,
         "summary": summary,
+        **({"energy": unread} if unread else {}),
         "models": {
             model.name: {
                 "source_sha256": model.graph.source_digest,
@@ -144,6 +161,18 @@ def measure(
         },
     }
     return CostTable(models=tuple(cost for cost, _ in costs), provenance=provenance, refit=refit)
+
+
+def _meter(device: Device) -> tuple[Meter | None, str]:
+    """Find the energy counters that a device's work shows in, or say why there are none."""
+    reason = f"device {device.name} does not run on this machine"
+    if measures_here(device):
+        try:
+            return open_meter(), ""
+        except UnreadableError as error:
+            reason = str(error)
+    logger.warning("energy is left out: %s", reason)
+    return None, f"left out: {reason}"
 
 
 def _expected(
@@ -170,6 +199,7 @@ def _measure_one(
     *,
     rounds: int,
     seed: int,
+    meter: Meter | None,
     tell: Progress,
 ) -> tuple[ModelCosts, dict[str, Any]]:
     """Measure one network; give its costs and what is worth noting beside them."""
@@ -182,4 +212,10 @@ def _measure_one(
     slack = builds.slack(MIXES, seed, tell)
     builds.time(rounds, tell)
     costs, noted = model_costs(model, choices, builds, losses.costs, slack)
+    if meter is not None:
+
+        def told(done: int, of: int) -> None:
+            tell(f"{model.name}: measuring energy", done, of)
+
+        costs, noted["energy"] = with_energy(costs, builds.found, meter, told)
     return replace(costs, interactions=losses.interactions()), noted

@@ -24,6 +24,7 @@ def register(subparsers: Any) -> None:
         "--approximations", default="default", metavar="A,B", help="approximations or choices (default: all)"
     )
     parser.add_argument("--no-refit", action="store_true", help="do not refit layers behind an approximated one")
+    parser.add_argument("--energy", action="store_true", help="measure energy too, where counters can be read")
     parser.add_argument("--jobs", type=int, help="processes that measure losses at a time (default: as many as cores)")
     parser.add_argument("--rounds", type=int, default=25, help="rounds of timing (default: 25)")
     parser.add_argument("--input-shape", metavar="1,C,H,W", help="shape of the input, where a file leaves it open")
@@ -98,6 +99,7 @@ def _measure(arguments: argparse.Namespace) -> int:
             refit=not arguments.no_refit,
             rounds=arguments.rounds,
             store=store,
+            energy=arguments.energy,
             jobs=_cores() if arguments.jobs is None else arguments.jobs,
             progress=tell,
         )
