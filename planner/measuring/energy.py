@@ -45,15 +45,20 @@ class UnreadableError(Exception):
 class _Runs(Protocol):
     """Something that can be run again and again, as programs of devices can."""
 
-    def sample(self) -> float:
+    def sample(self) -> object:
         """Run some times."""
 
 
 class _Build(Protocol):
     """A build as :class:`planner.measuring.builds.Build` is one."""
 
-    choices: Mapping[str, str]
-    program: _Runs
+    @property
+    def choices(self) -> Mapping[str, str]:
+        """The choice of every layer."""
+
+    @property
+    def program(self) -> _Runs:
+        """What is run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +156,7 @@ def open_meter() -> Meter:
 
         def joules() -> float:
             found = [sockets.get_total_energy_consumption(index) for index in range(count)]
-            return sum(one.cpu_mj + (one.dram_mj or 0.0) for one in found) / 1e3
+            return float(sum(one.cpu_mj + (one.dram_mj or 0.0) for one in found)) / 1e3
 
         memory = any(sockets.supports_get_dram_energy_consumption(index) for index in range(count))
         return Meter(joules, f"RAPL of {count} socket(s){', memory included' if memory else ''}")
