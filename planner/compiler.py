@@ -37,7 +37,8 @@ class Compiled:
     Attributes:
         executable: TVM's ``VMExecutable``.
         schedules: How each kernel was scheduled, by kernel name.
-        workspaces: Bytes that a kernel allocates for itself beyond the stack, by kernel name; none as a rule.
+        workspaces: Bytes that a kernel asks of the runtime, by kernel name: what it needs for itself in parallel loops,
+            and none as a rule.  What else it works in lies in the network's storage.
         plans: For each network its planned storages in bytes, network output included.
         module: The ``tvm.IRModule`` that code was generated from: kernel calls in order, with what they are handed.
         calls: Where kernels were merged: for each network the kernels that it would call by itself, in order.
@@ -266,7 +267,7 @@ def compile_networks(
     return Compiled(
         executable=executable,
         schedules=schedules.describe(scheduled),
-        workspaces=schedules.workspaces(scheduled),
+        workspaces=schedules.workspaces(planned),
         plans=_storages(planned),
         module=planned,
         calls=together.calls if together else {},
@@ -345,7 +346,7 @@ def _linking(command: Sequence[str]) -> Any:
     return link
 
 
-def memory_script(entry: Entry, target: Mapping[str, Any]) -> MemoryScript:
+def memory_script(entry: Entry, target: Mapping[str, Any], options: Options | None = None) -> MemoryScript:
     """State what the kernels of a network read and write: all that its arena depends on.
 
     No code is generated: kernels are scheduled, because it is schedules that decide what may be computed in place.
@@ -356,7 +357,7 @@ def memory_script(entry: Entry, target: Mapping[str, Any]) -> MemoryScript:
 
     kind = tvm.target.Target(dict(target))
     with kind:
-        allocated = _allocate()(schedule_networks(fuse_networks([entry], kind), kind))
+        allocated = _allocate()(schedule_networks(fuse_networks([entry], kind, options), kind))
         return script_of(allocated, entry.name, entry.layers)
 
 
@@ -376,4 +377,4 @@ def planned_arena(entry: Entry, target: Mapping[str, Any]) -> int:
         planned = _plan()(scheduled)
     network = Network(entry)
     read = int(np.prod(network.shape(network.input))) * np.dtype(np.float32).itemsize
-    return read + sum(_storages(planned)[entry.name]) + max(schedules.workspaces(scheduled).values(), default=0)
+    return read + sum(_storages(planned)[entry.name]) + max(schedules.workspaces(planned).values(), default=0)

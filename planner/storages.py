@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from costmodels.memory import Call, MemoryScript, Place, Value
+
+if TYPE_CHECKING:
+    from planner.schedules.workspaces import Working
 
 __all__ = ["one_storage", "script_of"]
 
@@ -27,15 +30,20 @@ def one_storage() -> Any:
 
     def rewrite(module: Any, _: Any) -> Any:
         from planner.schedules.offsets import at_offsets
+        from planner.schedules.workspaces import handed_over
 
-        new = tvm.IRModule(module.functions, attrs=module.attrs)
+        working = handed_over(module)
         placed: dict[Any, set[int]] = defaultdict(set)
+        functions = dict(module.functions_items())
         for var, function in module.functions_items():
             if isinstance(function, relax.Function):
-                new.update_func(var, _rewritten(module, function, placed))
+                functions[var] = _rewritten(module, function, working, placed)
         for var, positions in placed.items():
-            new.update_func(var, at_offsets(module[var], sorted(positions)))
-        return new
+            kernel = working[var].kernel if var in working else module[var]
+            functions[var] = at_offsets(kernel, sorted(positions))
+        for var, more in working.items():
+            functions[more.name] = functions.pop(var)
+        return tvm.IRModule(functions, attrs=module.attrs)
 
     return tvm.transform.module_pass(rewrite, opt_level=0, name="PlaceInOneStorage")
 
@@ -49,7 +57,9 @@ def script_of(module: Any, network: str, layers: Sequence[str]) -> MemoryScript:
         network: Name of the network in it.
         layers: Names of the network's layers, in the order in which kernels are numbered.
     """
-    return _read(module, module[network], layers).script
+    from planner.schedules.workspaces import handed_over
+
+    return _read(module, module[network], handed_over(module), layers).script
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +70,7 @@ class _Reading:
     variables: tuple[Any, ...]
 
 
-def _read(module: Any, function: Any, layers: Sequence[str] = ()) -> _Reading:
+def _read(module: Any, function: Any, working: Mapping[Any, Working], layers: Sequence[str] = ()) -> _Reading:
     from tvm import ir, relax
 
     from planner.schedules import naming
@@ -96,6 +106,7 @@ def _read(module: Any, function: Any, layers: Sequence[str] = ()) -> _Reading:
                     reads=tuple(numbers[operand] for operand in known if operand not in new),
                     writes=tuple(numbers[operand] for operand in new),
                     over=_pairs(operands, over[name], numbers),
+                    workspace_bytes=working[value.op].bytes if value.op in working else 0,
                 )
             )
     return _Reading(MemoryScript(values=tuple(values.values()), calls=tuple(calls)), tuple(values))
@@ -157,21 +168,23 @@ def _size(var: Any) -> int:
     return int(np.prod(shape, dtype=np.int64)) * np.dtype(str(var.ty.dtype)).itemsize
 
 
-def _rewritten(module: Any, function: Any, placed: dict[Any, set[int]]) -> Any:
+def _rewritten(module: Any, function: Any, working: Mapping[Any, Working], placed: dict[Any, set[int]]) -> Any:
     """Place the tensors of a function; note which kernels are handed them, and at which positions."""
     from tvm import ir, relax
 
-    reading = _read(module, function)
-    _, numbers, _ = reading.script.tensors()
-    if not numbers:
+    reading = _read(module, function, working)
+    tensors, numbers, calls = reading.script.tensors()
+    if not tensors:
         return function
     packing = reading.script.pack()
+    spaces = dict(zip(calls, packing.offsets[len(numbers) :], strict=True))
     offsets = {reading.variables[number]: packing.offsets[place] for place, number in enumerate(numbers)}
     bindings = _bindings(function)
     spare = {binding.value.args[0] for binding in bindings if binding.var in offsets}
     origin = _origins(bindings)
     storage = relax.Var("storage", relax.ObjectType())
-    kept: list[Any] = [relax.VarBinding(storage, _storage(packing.bytes))]
+    kept: list[Any] = [relax.VarBinding(storage, _normal(_storage(packing.bytes)))]
+    step = 0
     for binding in bindings:
         call = binding.value
         if binding.var in spare:
@@ -180,9 +193,19 @@ def _rewritten(module: Any, function: Any, placed: dict[Any, set[int]]) -> Any:
             operands = [storage, relax.prim_value(offsets[binding.var]), *call.args[2:]]
             kept.append(relax.VarBinding(binding.var, relax.Call(call.op, operands, call.attrs, call.ty_args)))
             continue
-        kept.append(binding)
         if isinstance(call, relax.Call) and isinstance(call.op, ir.GlobalVar):
             placed[call.op].update(n for n, var in enumerate(call.args) if origin.get(var, var) in offsets)
+            if step in spaces:
+                size = working[call.op].bytes
+                space = relax.Var(f"workspace{step}", relax.TensorType((size,), "uint8"))
+                kept.append(relax.VarBinding(space, _normal(_tensor(storage, spaces[step], size))))
+                placed[call.op].add(len(call.args))
+                called = relax.Call(working[call.op].name, [*call.args, space], call.attrs, call.ty_args)
+                kept.append(relax.VarBinding(binding.var, called))
+                step += 1
+                continue
+            step += 1
+        kept.append(binding)
     body = relax.SeqExpr([relax.BindingBlock(kept)], function.body.body)
     return relax.Function(function.params, body, function.ret_ty, function.is_pure, function.attrs)
 
@@ -190,5 +213,16 @@ def _rewritten(module: Any, function: Any, placed: dict[Any, set[int]]) -> Any:
 def _storage(size: int) -> Any:
     from tvm import relax
 
-    call = relax.op.memory.alloc_storage(relax.ShapeExpr([size]), 0, "global", "uint8")
+    return relax.op.memory.alloc_storage(relax.ShapeExpr([size]), 0, "global", "uint8")
+
+
+def _tensor(storage: Any, offset: int, size: int) -> Any:
+    from tvm import relax
+
+    return relax.op.memory.alloc_tensor(storage, offset, relax.ShapeExpr([size]), "uint8")
+
+
+def _normal(call: Any) -> Any:
+    from tvm import relax
+
     return relax.BlockBuilder().normalize(call)

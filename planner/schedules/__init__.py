@@ -5,12 +5,10 @@ Importing this package imports TVM.  :func:`pipeline` works on any Relax module 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import prod
 from typing import Any
 
 import tvm
-from tvm import relax, tirx
+from tvm import relax
 
 from planner.schedules import vectors
 from planner.schedules.choosing import (
@@ -47,6 +45,7 @@ from planner.schedules.layout_pass import BlockedLayout
 from planner.schedules.naming import NameKernels
 from planner.schedules.options import WINOGRAD, Options
 from planner.schedules.scheduling import FamilyRule, Kernel
+from planner.schedules.workspaces import workspaces
 
 __all__ = [
     "WINOGRAD",
@@ -135,42 +134,3 @@ def pass_names() -> tuple[str, ...]:
         *(p.info.name for p in fuse().passes),
         SCHEDULING,
     )
-
-
-_ON_STACK = 1024
-"""Bytes up to which TVM's LLVM backend keeps a buffer of constant size on the stack."""
-
-
-def workspaces(module: tvm.IRModule) -> dict[str, int]:
-    """Count what each scheduled PrimFunc allocates for itself outside registers and stack, in bytes.
-
-    TVM puts buffers of up to 1 KiB on the stack; anything larger is asked of the runtime, and counts against a
-    memory bound.
-    """
-    transform = tvm.s_tir.transform
-    kernels = {v: f for v, f in module.functions_items() if not isinstance(f, relax.Function)}
-    lowered = tvm.transform.Sequential(
-        [
-            transform.LowerInitBlock(),
-            transform.PlanAndUpdateBufferAllocationLocation(),
-            transform.ConvertBlocksToOpaque(),
-            transform.CompactBufferAllocation(),
-            transform.LowerOpaqueBlock(),
-        ]
-    )(tvm.IRModule(kernels))
-    return {
-        var.name_hint: sum(size for size in _allocated(function.body) if size > _ON_STACK)
-        for var, function in lowered.functions_items()
-    }
-
-
-def _allocated(statement: Any) -> Iterator[int]:
-    """List the bytes of each buffer that a lowered statement allocates."""
-    if isinstance(statement, tirx.AllocBuffer):
-        buffer = statement.buffer
-        yield prod(int(size) for size in buffer.shape) * tvm.DataType(str(buffer.dtype)).bits // 8
-    for part in ("seq", "body", "then_case", "else_case"):
-        inner = getattr(statement, part, None)
-        for child in inner if part == "seq" and inner is not None else [inner]:
-            if child is not None:
-                yield from _allocated(child)
