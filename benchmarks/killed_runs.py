@@ -33,8 +33,9 @@ import planner
 from costmodels import CostTable, ModelCosts
 from planner.measuring.store import Store
 
-WIDTHS = 3.0
-"""Two latencies agree where they differ by no more than so many standard deviations of their difference."""
+WIDTHS = 2.0
+"""Two latencies agree where they differ by no more than so many standard deviations of their difference: what the
+standard deviations of a table are stated for (`planner.measuring.builds.Builds.spread_ns`)."""
 MOST_KILLS = 4
 """How often one run is killed at most."""
 PARTING_S = 10.0
