@@ -122,7 +122,7 @@ def test_a_store_of_a_later_version_is_refused_and_untouched(path: Path) -> None
 
 def test_a_file_that_is_no_store_is_refused_by_name_and_untouched(path: Path) -> None:
     path.write_text("a letter to a friend, " * 100)
-    with pytest.raises(InputError, match=r"t\.store is no store of samples: file is not a database"):
+    with pytest.raises(InputError, match=r"t\.store is no store of samples, or is damaged: file is not a database"):
         Store(path)
     assert path.read_text() == "a letter to a friend, " * 100
     path.unlink()

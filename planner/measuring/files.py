@@ -63,7 +63,7 @@ def _opened(path: Path | None) -> sqlite3.Connection:
         # Threads take turns by the store's own lock.
         return sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
-        raise InputError(f"{path}: cannot be opened as a store of samples: {error}") from None
+        raise InputError(f"{path}: cannot be opened as a store of samples: {error}; is its folder writable?") from None
 
 
 def _recognise(path: Path, connection: sqlite3.Connection) -> None:
@@ -72,8 +72,10 @@ def _recognise(path: Path, connection: sqlite3.Connection) -> None:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         application = int(connection.execute("PRAGMA application_id").fetchone()[0])
         tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    except sqlite3.OperationalError as error:
+        raise InputError(f"{path}: cannot be opened as a store of samples: {error}; is its folder writable?") from None
     except sqlite3.DatabaseError as error:
-        raise InputError(f"{path} is no store of samples: {error}") from None
+        raise InputError(f"{path} is no store of samples, or is damaged: {error}") from None
     if (tables or version) and application != APPLICATION_ID:
         raise InputError(f"{path} is a file of SQLite, but no store of samples")
     if version > VERSION:
