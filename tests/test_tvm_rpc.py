@@ -79,6 +79,22 @@ def test_two_servers_share_a_round_and_each_times_the_control(device: TvmRpcDevi
     assert set.union(*held) == {control, *others}
 
 
+def test_a_program_stays_on_the_server_it_lies_on(device: TvmRpcDevice, entry: Entry) -> None:
+    programs = device.programs([entry] * 6)
+    first, second = device._servers
+    shares = device._shares(programs[1:], [first, second])
+    assert [len(share) for share in shares] == [3, 2]
+    homes = {program: server for share, server in zip(shares, (first, second), strict=True) for _, program in share}
+    fewer = [programs[5], programs[2], programs[1], programs[4]]
+    again = device._shares(fewer, [first, second])
+    assert [index for share in again for index, _ in share] != [1, 2, 3, 4]
+    assert all(homes[p] is s for share, s in zip(again, (first, second), strict=True) for _, p in share)
+    # Where one has more than its share, it gives some away.
+    crowded = [program for program, server in homes.items() if server is first]
+    assert sorted(len(share) for share in device._shares(crowded, [first, second])) == [1, 2]
+    assert [len(share) for share in device._shares(programs[1:], [second])] == [5]
+
+
 def test_a_slower_server_is_held_against_its_own_control(device: TvmRpcDevice, entry: Entry) -> None:
     programs = device.programs([entry] * 3)
     slow = device._servers[1]

@@ -24,22 +24,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
+from weakref import WeakKeyDictionary
 
-import numpy as np
-from numpy.typing import NDArray
-
+from planner.devices._remote import RpcProgram
 from planner.devices._servers import CONNECT_S, LostError, Server, Tracker
-from planner.devices.base import Footprint, Program
-from planner.devices.tvm import RUNS_PER_SAMPLE, counted, owners_of, signatures_of
+from planner.devices.base import Program
 from planner.errors import InputError
-from planner.operators import Outline
-from planner.segments import Entry, Network
-
-if TYPE_CHECKING:
-    from planner.compiler import Compiled
-    from planner.kernel_calls import Call
+from planner.segments import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +125,7 @@ class TvmRpcDevice:
         self._taken = 0
         self._named = 0
         self._notes: list[tuple[str, str]] = []
+        self._homes: WeakKeyDictionary[RpcProgram, int] = WeakKeyDictionary()
         self._take_all()
         self.target = self._agreed_target()
 
@@ -167,12 +161,6 @@ class TvmRpcDevice:
 
         return compiler.planned_arena(entry, self.target)
 
-    def outline(self, entry: Entry) -> Outline:
-        """Work out what a network would need, without generating code."""
-        from planner import compiler
-
-        return compiler.outline(entry, self.target)
-
     def notes(self) -> list[tuple[str, str]]:
         """Give what had to be tried again and why, and forget it: pairs of what was asked, and the reason."""
         with self._lock:
@@ -200,8 +188,8 @@ class TvmRpcDevice:
         if len(ours) != len(programs):
             raise TypeError("a round holds programs of another device; expected those that this one made")
         servers = self._living()
-        control, others = ours[0], list(enumerate(ours))[1:]
-        shares = [others[place :: len(servers)] for place in range(len(servers))]
+        control = ours[0]
+        shares = self._shares(ours[1:], servers)
         found: list[_Share | None] = [None] * len(servers)
         failed: list[BaseException] = []
 
@@ -229,6 +217,28 @@ class TvmRpcDevice:
             for index, (network, layers) in share.rows.items():
                 rows[index] = (network * scale, {name: ns * scale for name, ns in layers.items()})
         return [rows[index] for index in range(len(ours))]
+
+    def _shares(self, programs: Sequence[RpcProgram], servers: Sequence[Server]) -> list[list[tuple[int, RpcProgram]]]:
+        """Divide a round evenly: each program stays where it lies already, as far as that is even.
+
+        Returns:
+            For each server the programs that it times, with their places in the round; the control has place 0.
+        """
+        most = -(-len(programs) // len(servers))
+        numbers = [server.number for server in servers]
+        shares: list[list[tuple[int, RpcProgram]]] = [[] for _ in servers]
+        homeless = []
+        for index, program in enumerate(programs, start=1):
+            home = self._homes.get(program)
+            if home in numbers and len(shares[numbers.index(home)]) < most:
+                shares[numbers.index(home)].append((index, program))
+            else:
+                homeless.append((index, program))
+        for index, program in homeless:
+            place = min(range(len(servers)), key=lambda at: len(shares[at]))
+            shares[place].append((index, program))
+            self._homes[program] = numbers[place]
+        return shares
 
     def _time_share(self, server: Server, control: RpcProgram, share: Sequence[tuple[int, RpcProgram]]) -> _Share:
         """Time the control and some builds on one server, or where it is lost on another that is left."""
@@ -372,127 +382,3 @@ class _Share:
 
     control: tuple[float, Mapping[str, float]]
     rows: Mapping[int, tuple[float, Mapping[str, float]]]
-
-
-class RpcProgram:
-    """A network compiled for the servers."""
-
-    def __init__(self, entry: Entry, device: TvmRpcDevice, compiled: Compiled, files: tuple[Path, Path]) -> None:
-        """Count what it takes.
-
-        Args:
-            entry: The network.
-            device: Runs it.
-            compiled: A module that holds it under its name, its kernels merged.
-            files: Two libraries: that module, and its kernels alone.
-        """
-        from planner.kernel_calls import read
-
-        self._device = device
-        self._files = files
-        self._name, self._layers = entry.name, entry.layers
-        reading = read(compiled.module, entry.name)
-        self._calls = reading.calls
-        calls = compiled.named(entry.name, [call.kernel for call in reading.calls])
-        self._owners = owners_of(calls, entry.layers)
-        self.footprint: Footprint = counted(entry, reading.trace, compiled.workspaces, self._owners)
-        self.signature, self.signatures = signatures_of(entry, reading.trace, compiled, self._owners, calls)
-        self.outline = Outline(
-            operations=compiled.operations[entry.name],
-            kernels=compiled.kernels[entry.name],
-            arena_bytes=self.footprint.arena_bytes,
-        )
-        network = Network(entry)
-        self._shape = network.shape(network.input)
-
-    def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run images one after the other; logits ``(n, classes)``."""
-        return self._device.ask("a run", lambda server: self.loaded(server).run(inputs))
-
-    def sample(self) -> float:
-        """Time the network on the first server; nanoseconds of one run, the median of ten."""
-        return self._device.ask("a timing", lambda server: self.loaded(server).sample())
-
-    def sample_layers(self) -> dict[str, float]:
-        """Time each kernel on operands of its own, on the first server; nanoseconds, summed by layer."""
-        return self._device.ask("a timing", lambda server: self.loaded(server).sample_layers())
-
-    def loaded(self, server: Server) -> _Loaded:
-        """Find the network on a server, or put it there; in that server's thread."""
-        if self not in server.held:
-            whole, kernels = self._files
-            if whole not in server.held:
-                server.held[whole] = _Library(server.session, whole, kernels)
-            random = np.random.default_rng(0)
-            server.held[self] = _Loaded(
-                server.held[whole], self._name, self._layers, self._owners, self._calls,
-                random.standard_normal(self._shape).astype(np.float32),
-            )  # fmt: skip
-        found: _Loaded = server.held[self]
-        return found
-
-
-class _Library:
-    """Compiled networks on a server.  All of this is called in the server's thread."""
-
-    def __init__(self, session: Any, whole: Path, kernels: Path) -> None:
-        from tvm import relax
-
-        self.place = session.cpu()
-        for file in (whole, kernels):
-            session.upload(str(file))
-        self.machine = relax.VirtualMachine(session.load_module(whole.name), self.place)
-        self.kernels = session.load_module(kernels.name)
-
-    def tensor(self, array: NDArray[Any]) -> Any:
-        """Copy an array to the server."""
-        import tvm
-
-        return tvm.runtime.tensor(np.ascontiguousarray(array), self.place)
-
-
-class _Loaded:
-    """A network on a server.  All of this is called in the server's thread."""
-
-    def __init__(
-        self,
-        library: _Library,
-        name: str,
-        layers: Sequence[str],
-        owners: Sequence[str],
-        calls: Sequence[Call],
-        image: NDArray[np.float32],
-    ) -> None:
-        self._library = library
-        self._name, self._layers = name, layers
-        self._calls = list(zip(owners, calls, strict=True))
-        self._input = library.tensor(image)
-        self._evaluate = library.machine.time_evaluator(name, library.place, number=1, repeat=RUNS_PER_SAMPLE)
-        self._timers: list[tuple[str, Any, list[Any]]] | None = None
-
-    def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        function, tensor = self._library.machine[self._name], self._library.tensor
-        return np.stack([function(tensor(image[np.newaxis])).numpy().reshape(-1) for image in inputs])
-
-    def sample(self) -> float:
-        return float(np.median(self._evaluate(self._input).results)) * 1e9
-
-    def sample_layers(self) -> dict[str, float]:
-        if self._timers is None:
-            self._timers = self._make_timers()
-        total: dict[str, float] = dict.fromkeys(self._layers, 0.0)
-        for layer, evaluate, operands in self._timers:
-            total[layer] += float(evaluate(*operands).mean) * 1e9
-        return total
-
-    def _make_timers(self) -> list[tuple[str, Any, list[Any]]]:
-        random = np.random.default_rng(0)
-        kernels, place, tensor = self._library.kernels, self._library.place, self._library.tensor
-        return [
-            (
-                layer,
-                kernels.time_evaluator(call.kernel, place, number=RUNS_PER_SAMPLE, repeat=1),
-                [tensor(operand.example(random)) for operand in call.operands],
-            )
-            for layer, call in self._calls
-        ]
