@@ -28,7 +28,7 @@ class Composition:
 
     Attributes:
         script: The kernel calls and what they read and write.
-        workspace_bytes: The most that a kernel asks of the runtime for itself; it lies beside the arena.
+        asked_bytes: The most that a kernel asks of the runtime for itself; it lies beside the arena.
         guessed: Layers whose script is a guess.
 
     >>> Composition(script=MemoryScript(values=(), calls=()), guessed=("conv2",)).exact
@@ -36,13 +36,13 @@ class Composition:
     """
 
     script: MemoryScript
-    workspace_bytes: int = 0
+    asked_bytes: int = 0
     guessed: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
-        """Bytes that the plan needs beside its weights: input, output, one storage for the rest, and the workspace."""
-        return self.script.bytes + self.workspace_bytes
+        """Bytes that the plan needs beside its weights: input, output, one storage, and what is asked for."""
+        return self.script.bytes + self.asked_bytes
 
     @property
     def exact(self) -> bool:
@@ -127,8 +127,8 @@ def compose(scripts: ModelScripts, choices: Mapping[str, str]) -> Composition:
             guessed.append(layer.name)
         lay(laid, layer.name, script, found)
     last = scripts.layers[-1].name
-    script, workspace = memory_script(laid, laid.results[last][-1], scripts.input_form)
-    return Composition(script=script, workspace_bytes=workspace, guessed=tuple(guessed))
+    script, asked = memory_script(laid, laid.results[last][-1], scripts.input_form)
+    return Composition(script=script, asked_bytes=asked, guessed=tuple(guessed))
 
 
 @lru_cache(maxsize=4096)
@@ -161,7 +161,7 @@ def lay(laid: Laid, layer: str, script: Script, found: Found) -> None:
 
 
 def memory_script(laid: Laid, output: int, input_form: str) -> tuple[MemoryScript, int]:
-    """Fuse operators and say what the kernels read and write, and the most that one works in.
+    """Fuse operators and say what the kernels read and write, and the most that one asks of the runtime.
 
     Args:
         laid: All operators.
@@ -201,10 +201,11 @@ def memory_script(laid: Laid, output: int, input_form: str) -> tuple[MemoryScrip
                 reads=reads,
                 writes=tuple(writes),
                 over=_over(operations, kernel, place, kernel[-1]),
+                workspace_bytes=operations[anchor_of(operations, kernel)].workspace_bytes,
             )
         )
-    workspace = max((operations[anchor_of(operations, kernel)].workspace_bytes for kernel in kernels), default=0)
-    return MemoryScript(values=tuple(values), calls=tuple(calls)), workspace
+    asked = max((operations[anchor_of(operations, kernel)].asked_bytes for kernel in kernels), default=0)
+    return MemoryScript(values=tuple(values), calls=tuple(calls)), asked
 
 
 def _read_outside(operations: Sequence[Operation], kernels: Sequence[Sequence[int]], output: int) -> set[int]:
@@ -353,8 +354,7 @@ def _with_head(mine: Script, there: Script, here: Script) -> Script | None:
         if any(read < head and read not in numbers for op in rest for read in op.reads):
             continue
         moved = tuple(
-            replace(op, reads=tuple(numbers[read] if read < head else read + shift for read in op.reads))
-            for op in rest
+            replace(op, reads=tuple(numbers[read] if read < head else read + shift for read in op.reads)) for op in rest
         )
         return Script(
             operations=(*here.operations[: head + shift], *moved), results=tuple(r + shift for r in mine.results)

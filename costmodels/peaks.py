@@ -54,7 +54,7 @@ def peaks(scripts: ModelScripts, plans: Iterable[Mapping[str, str]]) -> dict[tup
         composed = compose(scripts, plan)
         mine = dict.fromkeys(plan, 0)
         for call, alive in zip(composed.script.calls, _alive(composed.script), strict=True):
-            mine[call.owner] = max(mine[call.owner], alive + composed.workspace_bytes)
+            mine[call.owner] = max(mine[call.owner], alive + composed.asked_bytes)
         for place in plan.items():
             alive = mine[place[0]]
             before = found.get(place, Peak(least=alive, most=alive))

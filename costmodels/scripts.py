@@ -10,7 +10,7 @@ end to end; what is fused, when each tensor is needed, and where it lies follows
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -22,8 +22,18 @@ INPUT = ""
 """Stands for the network's input where a layer is named that makes a tensor."""
 
 _ITEM_BYTES = {
-    **{"float64": 8, "int64": 8, "uint64": 8, "float32": 4, "int32": 4, "uint32": 4},
-    **{"float16": 2, "int16": 2, "uint16": 2, "int8": 1, "uint8": 1, "bool": 1},
+    "float64": 8,
+    "int64": 8,
+    "uint64": 8,
+    "float32": 4,
+    "int32": 4,
+    "uint32": 4,
+    "float16": 2,
+    "int16": 2,
+    "uint16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
 }
 
 
@@ -58,7 +68,8 @@ class Operation:
         view: Whether it only names the same bytes anew where it stands alone in its kernel.
         once: Whether a kernel that ends in what it makes, perhaps behind elementwise operators, writes every element
             once: then what that kernel reads element by element may give its place to what it writes.
-        workspace_bytes: What its kernel needs for itself while it runs.
+        workspace_bytes: What its kernel is handed to work in while it runs.
+        asked_bytes: What its kernel asks of the runtime besides; that lies beside the arena.
 
     >>> Operation(hint="pad", pattern=8, form="float32[1,30,30,16]", reads=(-1,), shared=True).bytes
     57600
@@ -72,12 +83,16 @@ class Operation:
     view: bool = False
     once: bool = True
     workspace_bytes: int = 0
+    asked_bytes: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a form that says no size."""
         object.__setattr__(self, "reads", tuple(self.reads))
-        if self.workspace_bytes < 0:
-            raise TableError(f"workspace_bytes of {self.hint} is {self.workspace_bytes}; expected 0 or more")
+        if min(self.workspace_bytes, self.asked_bytes) < 0:
+            raise TableError(
+                f"workspace_bytes and asked_bytes of {self.hint} are {self.workspace_bytes} and {self.asked_bytes}; "
+                "expected 0 or more"
+            )
         form_bytes(self.form)
 
     @property
@@ -188,5 +203,3 @@ class ModelScripts:
     def layer(self, name: str) -> LayerScripts | None:
         """Return the scripts of a layer, None where there are none."""
         return next((layer for layer in self.layers if layer.name == name), None)
-
-

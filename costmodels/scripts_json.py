@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from costmodels.errors import TableError
@@ -21,9 +22,9 @@ def to_json(scripts: ModelScripts) -> dict[str, Any]:
 
     Returns:
         An object with the keys ``version``, ``input_form``, ``slack_bytes``, ``checked``, ``forms`` (the forms that
-        layers find), ``operations`` (hint, pattern, form, flags, bytes of workspace) and ``layers``; in these ``scripts``
-        lists for each script its operators with what they read, and its results, and ``known`` for each choice pairs of
-        the numbers of the forms that it finds and the number of its script.
+        layers find), ``operations`` (hint, pattern, form, flags, bytes of workspaces) and ``layers``; in these
+        ``scripts`` lists for each script its operators with what they read, and its results, and ``known`` for each
+        choice pairs of the numbers of the forms that it finds and the number of its script.
     """
     forms = _Numbers()
     operations = _Numbers()
@@ -35,7 +36,8 @@ def to_json(scripts: ModelScripts) -> dict[str, Any]:
             for choice, by_forms in layer.known.items()
         }
         listed = [
-            [[[operations.of(_bare(op)), *op.reads] for op in script.operations], list(script.results)] for script in own
+            [[[operations.of(_bare(op)), *op.reads] for op in script.operations], list(script.results)]
+            for script in own
         ]
         layers.append(
             {
@@ -87,16 +89,23 @@ class _Numbers(dict[Any, int]):
         return self.setdefault(thing, len(self))
 
 
-_Bare = tuple[str, int, str, int, int]
+_Bare = tuple[str, int, str, int, int, int]
 _SHARED, _VIEW, _ONCE = 1, 2, 4
 
 
 def _bare(operation: Operation) -> _Bare:
     flags = _SHARED * operation.shared + _VIEW * operation.view + _ONCE * operation.once
-    return (operation.hint, int(operation.pattern), operation.form, flags, operation.workspace_bytes)
+    return (
+        operation.hint,
+        int(operation.pattern),
+        operation.form,
+        flags,
+        operation.workspace_bytes,
+        operation.asked_bytes,
+    )
 
 
-def _operation(hint: str, pattern: int, form: str, flags: int, workspace: int) -> Operation:
+def _operation(hint: str, pattern: int, form: str, flags: int, workspace: int, asked: int) -> Operation:
     return Operation(
         hint=hint,
         pattern=pattern,
@@ -106,13 +115,14 @@ def _operation(hint: str, pattern: int, form: str, flags: int, workspace: int) -
         view=bool(flags & _VIEW),
         once=bool(flags & _ONCE),
         workspace_bytes=workspace,
+        asked_bytes=asked,
     )
 
 
 def _layer(entry: Mapping[str, Any], forms: list[str], operations: list[Operation]) -> LayerScripts:
     scripts = [
         Script(
-            operations=tuple(_reading(operations[number], tuple(reads)) for number, *reads in listed),
+            operations=tuple(replace(operations[number], reads=tuple(reads)) for number, *reads in listed),
             results=tuple(results),
         )
         for listed, results in entry["scripts"]
@@ -125,17 +135,4 @@ def _layer(entry: Mapping[str, Any], forms: list[str], operations: list[Operatio
             for choice, pairs in entry["known"].items()
         },
         kinds=dict(entry["kinds"]),
-    )
-
-
-def _reading(operation: Operation, reads: tuple[int, ...]) -> Operation:
-    return Operation(
-        hint=operation.hint,
-        pattern=operation.pattern,
-        form=operation.form,
-        reads=reads,
-        shared=operation.shared,
-        view=operation.view,
-        once=operation.once,
-        workspace_bytes=operation.workspace_bytes,
     )

@@ -10,14 +10,18 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from planner.errors import InputError
-from planner.segments import Entry, Network
+from planner.segments import Entry
 
 if TYPE_CHECKING:
     from costmodels.memory import MemoryScript
+    from planner.operators import KernelFacts, Outline, RawOperation
     from planner.schedules import Options
 
 logger = logging.getLogger(__name__)
@@ -43,6 +47,8 @@ class Compiled:
         module: The ``tvm.IRModule`` that code was generated from: kernel calls in order, with what they are handed.
         calls: Where kernels were merged: for each network the kernels that it would call by itself, in order.
         signatures: Where kernels were merged: a digest of each of those kernels, the same for equal ones.
+        operations: For each network its operators before they were fused; None where memory scripts do not know them.
+        kernels: For each network what the schedules of its kernels say, call after call.
     """
 
     executable: Any
@@ -52,6 +58,8 @@ class Compiled:
     module: Any
     calls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     signatures: Mapping[str, str] = field(default_factory=dict)
+    operations: Mapping[str, tuple[RawOperation, ...] | None] = field(default_factory=dict)
+    kernels: Mapping[str, tuple[KernelFacts, ...]] = field(default_factory=dict)
 
     def named(self, network: str, kernels: Sequence[str]) -> list[str]:
         """Name the kernels that a network was seen to run as they were called before equal ones were merged.
@@ -59,9 +67,7 @@ class Compiled:
         Calls that only look at a tensor in another shape are not run, and left out.
         """
         calls = iter(self.calls[network])
-        return [
-            next(call for call in calls if self.signatures[call] == self.signatures[kernel]) for kernel in kernels
-        ]
+        return [next(call for call in calls if self.signatures[call] == self.signatures[kernel]) for kernel in kernels]
 
 
 def host_target(threads: int = 1) -> dict[str, Any]:
@@ -192,11 +198,41 @@ def fuse_networks(entries: Sequence[Entry], target: Any, options: Options | None
     Returns:
         A ``tvm.IRModule``.
     """
+    return join_operators(arrange_networks(entries, target, options), target)
+
+
+def arrange_networks(entries: Sequence[Entry], target: Any, options: Options | None = None) -> Any:
+    """Lower networks to operators that are not fused yet: all that their memory depends on but the schedules.
+
+    Args:
+        entries: The networks.
+        target: A ``tvm.target.Target``.
+        options: What the kernels may do.
+
+    Returns:
+        A ``tvm.IRModule`` for :func:`join_operators` and :func:`planner.schedules.operations.read_operations`.
+    """
     from planner import schedules
     from planner.lowering import lower
 
     with target:
-        return schedules.fuse(options)(lower(entries))
+        return schedules.arrange(options)(lower(entries))
+
+
+def join_operators(arranged: Any, target: Any) -> Any:
+    """Fuse the operators of networks into kernels.
+
+    Args:
+        arranged: What :func:`arrange_networks` gave.
+        target: A ``tvm.target.Target``.
+
+    Returns:
+        A ``tvm.IRModule``.
+    """
+    from planner import schedules
+
+    with target:
+        return schedules.join()(arranged)
 
 
 def schedule_networks(fused: Any, target: Any, chosen: Mapping[str, str] | None = None) -> Any:
@@ -250,9 +286,11 @@ def compile_networks(
 
     from planner import schedules
     from planner.schedules.merging import merge
+    from planner.schedules.operations import kernel_facts, read_operations
 
     kind = tvm.target.Target(dict(target))
-    fused = fuse_networks(entries, kind, options)
+    arranged = arrange_networks(entries, kind, options)
+    fused = join_operators(arranged, kind)
     together = merge(fused) if merged else None
     if together is not None:
         fused = together.module
@@ -272,6 +310,8 @@ def compile_networks(
         module=planned,
         calls=together.calls if together else {},
         signatures=together.signatures if together else {},
+        operations={entry.name: read_operations(arranged, entry.name) for entry in entries},
+        kernels=kernel_facts(fused, scheduled, [entry.name for entry in entries]),
     )
 
 
@@ -361,20 +401,37 @@ def memory_script(entry: Entry, target: Mapping[str, Any], options: Options | No
         return script_of(allocated, entry.name, entry.layers)
 
 
-def planned_arena(entry: Entry, target: Mapping[str, Any]) -> int:
-    """Tell how many bytes a network needs for activations: its input, TVM's storages, and the largest workspace.
-
-    No code is generated: the plan is all that is made.
-    """
-    import numpy as np
+def outline(entry: Entry, target: Mapping[str, Any]) -> Outline:
+    """Work out what a network needs, its kernels scheduled and its storages planned, but no code generated."""
     import tvm
 
     from planner import schedules
+    from planner.operators import Outline
+    from planner.schedules.operations import kernel_facts, read_operations
 
     kind = tvm.target.Target(dict(target))
+    arranged = arrange_networks([entry], kind)
+    fused = join_operators(arranged, kind)
+    scheduled = schedule_networks(fused, kind)
     with kind:
-        scheduled = schedule_networks(fuse_networks([entry], kind), kind)
         planned = _plan()(scheduled)
-    network = Network(entry)
-    read = int(np.prod(network.shape(network.input))) * np.dtype(np.float32).itemsize
-    return read + sum(_storages(planned)[entry.name]) + max(schedules.workspaces(planned).values(), default=0)
+    allocated = _given(planned, entry.name) + sum(_storages(planned)[entry.name])
+    return Outline(
+        operations=read_operations(arranged, entry.name),
+        kernels=kernel_facts(fused, scheduled, [entry.name])[entry.name],
+        arena_bytes=allocated + max(schedules.workspaces(planned).values(), default=0),
+    )
+
+
+def _given(module: Any, network: str) -> int:
+    """Count the bytes of a network's input."""
+    (given,) = module[network].params
+    return prod(int(length) for length in given.ty.shape.values) * int(np.dtype(str(given.ty.dtype)).itemsize)
+
+
+def planned_arena(entry: Entry, target: Mapping[str, Any]) -> int:
+    """Tell how many bytes a network needs for activations: its input, its storages, and the largest workspace.
+
+    No code is generated: the plan is all that is made.
+    """
+    return outline(entry, target).arena_bytes

@@ -13,7 +13,7 @@ from costmodels import CostTable, ModelCosts
 from planner.budget import Budget
 from planner.errors import InputError
 from planner.figures import exact_loss, z_of
-from planner.formulation import LOSS, Formulation, Group, Objective, Side
+from planner.formulation import LOSS, Arena, Formulation, Group, Objective, Side
 from solvers import Pair, Peak, Problem, Row
 
 __all__ = ["formulate"]
@@ -28,6 +28,7 @@ def formulate(
     objective: Objective = "loss",
     side: Side = "safe",
     sigma_ns: Mapping[str, float] | None = None,
+    arena: Arena = "most",
 ) -> Formulation:
     """Write a table and a budget as a problem on integers.
 
@@ -39,6 +40,8 @@ def formulate(
             beats.
         sigma_ns: For each model, the standard deviation around which the quantile of its latency is
             linearised.
+        arena: What counts as alive while a layer runs, whatever its neighbours take: ``most`` for a plan that keeps
+            its bound, ``least`` for a bound that no plan beats.
 
     Returns:
         The problem and what it means.
@@ -49,7 +52,7 @@ def formulate(
     budget.check_against(tuple(model.name for model in table.models))
     # x[l, k]: one option for each choice of each group of layers; exactly one of each group is taken.
     groups = tuple(group for model in table.models for group in _groups(model))
-    columns = _Columns(table, groups, side)
+    columns = _Columns(table, groups, side, arena)
     for model in table.models:
         columns.add_edges(model)
     try:
@@ -77,7 +80,7 @@ def _groups(model: ModelCosts) -> list[Group]:
 class _Columns:
     """The columns of the problem while it is written: what each option costs in each row."""
 
-    def __init__(self, table: CostTable, groups: tuple[Group, ...], side: Side) -> None:
+    def __init__(self, table: CostTable, groups: tuple[Group, ...], side: Side, arena: Arena) -> None:
         self.table = table
         self.groups = groups
         self.side = side
@@ -88,7 +91,10 @@ class _Columns:
         self.loss = [sum((exact_loss(cost.loss) for cost in costs), Fraction(0)) for _, costs in options]
         self.time = [sum(model.scaled_ns(cost) for cost in costs) for model, costs in options]
         self.weight = [sum(cost.weight_bytes for cost in costs) for _, costs in options]
-        self.activation = [max(cost.activation_bytes for cost in costs) for _, costs in options]
+        self.activation = [
+            max(cost.activation_bytes if arena == "most" else cost.least_arena for cost in costs)
+            for _, costs in options
+        ]
         self.variance = [
             sum(((Fraction(m.scale) * Fraction(c.latency_std_ns or 0.0)) ** 2 for c in costs), Fraction(0))
             for m, costs in options

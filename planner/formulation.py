@@ -11,11 +11,14 @@ from costmodels import ChoiceCost
 from planner.figures import Choices
 from solvers import Problem
 
-__all__ = ["LOSS", "Formulation", "Group", "Objective", "Side"]
+__all__ = ["LOSS", "Arena", "Formulation", "Group", "Objective", "Side"]
 
 Objective = Literal["loss", "latency", "memory"]
 Side = Literal["safe", "optimistic"]
 """How what is not whole is rounded: ``safe`` can only count too much cost, ``optimistic`` too little."""
+
+Arena = Literal["most", "least"]
+"""What is alive while a layer runs, where that depends on what the others take."""
 
 LOSS = 0
 """Index of the row of losses; the rows of latencies follow, then that of memory."""

@@ -16,8 +16,9 @@ from planner.budget import Budget
 from planner.domination import Dominated, instead, undominated
 from planner.errors import InfeasibleError, InputError, LimitError
 from planner.figures import Choices, Figures, figures, z_of
+from planner.fitting import Found, fitted
 from planner.formulate import formulate
-from planner.formulation import LOSS, Formulation, Objective
+from planner.formulation import LOSS, Arena, Formulation, Objective
 from planner.infeasible import explain
 from planner.plan import Plan, PlannedLayer
 from planner.predicting import predicted
@@ -82,7 +83,7 @@ def plan(
     )
     try:
         start = None if hint is None else instead(hint, dropped)
-        found = search.robust(start) if search.is_robust else search.plain(start)
+        found = fitted(less, budget, objective, search.seek, search.value, start)
     except solvers.RefusedError as error:
         raise InputError(f"the solver {solver!r} refuses: {error}") from None
     return _plan(search, table, dropped, found, time.perf_counter() - begin)
@@ -97,15 +98,6 @@ def find_solver(name: str) -> Solver:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """Choices, the bound on the objective in the user's unit, and whether that is proven the best."""
-
-    choices: Choices
-    bound: Fraction | None
-    proven: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Search:
     """What is sought, in which time."""
 
@@ -117,6 +109,12 @@ class _Search:
     seed: int
     workers: int | None
     explains: bool
+    arena: Arena = "most"
+
+    def seek(self, table: CostTable, arena: Arena, hint: Choices | None, *, explains: bool) -> Found:
+        """Solve with another table or another view of what is alive."""
+        search = replace(self, table=table, arena=arena, explains=self.explains and explains)
+        return search.robust(hint) if search.is_robust else search.plain(hint)
 
     @property
     def is_robust(self) -> bool:
@@ -126,7 +124,7 @@ class _Search:
 
     def formulate(self, **more: object) -> Formulation:
         """Formulate what is sought."""
-        return formulate(self.table, self.budget, self.objective, **more)  # type: ignore[arg-type]
+        return formulate(self.table, self.budget, self.objective, arena=self.arena, **more)  # type: ignore[arg-type]
 
     def solve(self, formulation: Formulation, hint: Choices | None) -> Solution:
         """Solve in the time that is left."""
@@ -138,7 +136,7 @@ class _Search:
             hint=None if hint is None else formulation.chosen(hint),
         )
 
-    def plain(self, hint: Choices | None) -> _Found:
+    def plain(self, hint: Choices | None) -> Found:
         """Solve once; where rounding narrows the bound on the loss, a second time for a bound that holds."""
         formulation = self.formulate()
         rounded = self.budget.loss is not None and formulation.loss_error > 0
@@ -157,7 +155,7 @@ class _Search:
         if solution.choices is None:
             self._give_up(formulation, solution)
         solution = self._least_loss(formulation, solution)
-        return _Found(choices=formulation.choices(solution.choices or ()), bound=bound, proven=proven)
+        return Found(choices=formulation.choices(solution.choices or ()), bound=bound, proven=proven)
 
     def _same(self, safe: Formulation, solution: Solution, twin: Formulation, relaxed: Solution) -> bool:
         """Tell whether the relaxed problem proves the solution: nothing lies below it but rounding."""
@@ -167,7 +165,7 @@ class _Search:
         value = safe.meaning(row, solution.objective)
         return value - twin.meaning(row, relaxed.bound) <= (safe.loss_error if row == LOSS else 0)
 
-    def robust(self, hint: Choices | None) -> _Found:
+    def robust(self, hint: Choices | None) -> Found:
         """Keep a quantile: linearise the root of the variance where the last plan is, while that helps."""
         twin = self.formulate(side="optimistic")
         relaxed = self.solve(twin, hint)
@@ -183,14 +181,14 @@ class _Search:
             if solution.choices is None:
                 break
             around = formulation.choices(solution.choices)
-            value = self._value(figures(self.table, around, self.budget))
+            value = self.value(figures(self.table, around, self.budget))
             if best is not None and value >= best[0]:
                 break
             best = (value, around)
         if best is None:
             q = self.budget.latency_quantile
             raise LimitError(f"no plan was found that keeps the {q:g} quantile, and no proof that there is none")
-        return _Found(choices=best[1], bound=bound, proven=bound is not None and bound == best[0])
+        return Found(choices=best[1], bound=bound, proven=bound is not None and bound == best[0])
 
     def _sigma(self, choices: Choices | None) -> Mapping[str, float]:
         """Return each model's standard deviation, of given choices or of the fastest."""
@@ -207,7 +205,7 @@ class _Search:
             found[model] = max(1.0, (high.latency_ns[model] - middle.latency_ns[model]) / z)
         return found
 
-    def _value(self, figure: Figures) -> Fraction:
+    def value(self, figure: Figures) -> Fraction:
         """Return the objective in the user's unit."""
         if self.objective == "loss":
             return figure.loss
@@ -258,13 +256,13 @@ class _Search:
         )
 
 
-def _plan(search: _Search, table: CostTable, dropped: tuple[Dominated, ...], found: _Found, seconds: float) -> Plan:
+def _plan(search: _Search, table: CostTable, dropped: tuple[Dominated, ...], found: Found, seconds: float) -> Plan:
     budget = search.budget
     exact = figures(table, found.choices, budget)
     wrong = exact.broken(budget)
     if wrong:
         raise RuntimeError(f"the choices of {search.solver.name} break the budget when added up: {'; '.join(wrong)}")
-    value = search._value(exact)  # noqa: SLF001 - one subject, two places
+    value = search.value(exact)
     bound = None if found.bound is None else min(found.bound, value)
     gap = None if bound is None else (value - bound) / value if value != bound else Fraction(0)
     layers = []

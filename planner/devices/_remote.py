@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from planner.devices._servers import Server
 from planner.devices.base import Footprint
 from planner.devices.tvm import RUNS_PER_SAMPLE, counted, owners_of, signatures_of
+from planner.operators import Outline
 from planner.segments import Entry, Network
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class RpcProgram:
         self._owners = owners_of(calls, entry.layers)
         self.footprint: Footprint = counted(entry, reading.trace, compiled.workspaces, self._owners)
         self.signature, self.signatures = signatures_of(entry, reading.trace, compiled, self._owners, calls)
+        self.outline = Outline(
+            operations=compiled.operations[entry.name],
+            kernels=compiled.kernels[entry.name],
+            arena_bytes=self.footprint.arena_bytes,
+        )
         network = Network(entry)
         self._shape = network.shape(network.input)
 

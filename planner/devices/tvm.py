@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from planner.devices.base import Footprint
 from planner.errors import InputError
+from planner.operators import Outline
 from planner.segments import Entry, Network
 
 if TYPE_CHECKING:
@@ -76,6 +77,12 @@ class TvmDevice:
 
         return compiler.planned_arena(entry, self.target)
 
+    def outline(self, entry: Entry) -> Outline:
+        """Work out what a network would need, without generating code."""
+        from planner import compiler
+
+        return compiler.outline(entry, self.target)
+
 
 class TvmProgram:
     """A network compiled by TVM."""
@@ -98,6 +105,11 @@ class TvmProgram:
         self.footprint = counted(entry, trace, compiled.workspaces, owners)
         self._places = np.array([entry.layers.index(owner) for owner in owners])
         self.signature, self.signatures = signatures_of(entry, trace, compiled, owners, calls)
+        self.outline = Outline(
+            operations=compiled.operations[entry.name],
+            kernels=compiled.kernels[entry.name],
+            arena_bytes=self.footprint.arena_bytes,
+        )
         self._run_calls = artefact.call_timers(entry.name, self._input)
 
     def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -163,7 +175,7 @@ def counted(
         for address, size in step.constants:
             weights[layer] += 0 if address in seen else size
             seen.add(address)
-    arena = trace.activation_bytes + max(workspaces.values(), default=0)
+    arena = trace.activation_bytes + max((workspaces.get(step.kernel, 0) for step in trace.steps), default=0)
     return Footprint(weight_bytes=weights, live_bytes=live, arena_bytes=arena, kernels=kernels)
 
 

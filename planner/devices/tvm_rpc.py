@@ -32,6 +32,7 @@ from planner.devices._remote import RpcProgram
 from planner.devices._servers import CONNECT_S, LostError, Server, Tracker
 from planner.devices.base import Program
 from planner.errors import InputError
+from planner.operators import Outline
 from planner.segments import Entry
 
 logger = logging.getLogger(__name__)
@@ -160,6 +161,12 @@ class TvmRpcDevice:
         from planner import compiler
 
         return compiler.planned_arena(entry, self.target)
+
+    def outline(self, entry: Entry) -> Outline:
+        """Work out what a network would need, without generating code."""
+        from planner import compiler
+
+        return compiler.outline(entry, self.target)
 
     def notes(self) -> list[tuple[str, str]]:
         """Give what had to be tried again and why, and forget it: pairs of what was asked, and the reason."""

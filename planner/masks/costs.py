@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from planner.accuracy import LossCost
     from planner.graph import LayerGraph
 
-__all__ = ["is_joined", "is_masked", "loss_of", "mask_builds", "pairs_to_measure", "random_plan", "read_format"]
+__all__ = [
+    "is_joined",
+    "is_masked",
+    "loss_of",
+    "mask_builds",
+    "pairs_to_measure",
+    "random_plan",
+    "random_shares",
+    "read_format",
+]
 
 _WHOLE = "1"
 
@@ -160,11 +169,16 @@ def _fitting(graph: LayerGraph, layer: str, offered: Sequence[str], shares: Mapp
 
 def random_plan(graph: LayerGraph, choices: Mapping[str, Sequence[str]], random: np.random.Generator) -> dict[str, str]:
     """Return a random choice for each layer; the layers of a class agree on its share."""
+    return {layer: str(random.choice(list(fit))) for layer, fit in random_shares(graph, choices, random).items()}
+
+
+def random_shares(
+    graph: LayerGraph, choices: Mapping[str, Sequence[str]], random: np.random.Generator
+) -> dict[str, tuple[str, ...]]:
+    """Return for each layer the choices that fit, where each class keeps a random share of its channels."""
     levels = _levels(choices)
     shares = {found.name: str(random.choice(levels)) for found in masks_of(graph).prunable} if len(levels) > 1 else {}
-    return {
-        layer: str(random.choice(list(_fitting(graph, layer, offered, shares)))) for layer, offered in choices.items()
-    }
+    return {layer: tuple(_fitting(graph, layer, offered, shares)) for layer, offered in choices.items()}
 
 
 def pairs_to_measure(graph: LayerGraph, choices: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:

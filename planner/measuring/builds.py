@@ -19,12 +19,15 @@ from planner import rewrite
 from planner.calibration import Calibration
 from planner.choices import EXACT, Choice
 from planner.devices import Device, Program, programs
-from planner.masks.costs import is_masked, mask_builds, random_plan
+from planner.masks.costs import is_masked, mask_builds
 from planner.measuring.conversions import Observation, patterns, representatives
+from planner.measuring.memory import study
 from planner.measuring.sampling import Plan, Timed, times
+from planner.measuring.structure import Structures
 from planner.segments import Entry
 
 if TYPE_CHECKING:
+    from costmodels.scripts import ModelScripts
     from planner.measuring.store import Store
     from planner.model import Model
 
@@ -92,6 +95,7 @@ class Builds:
         self._calibration = Calibration(model.graph, calibration.images[:FEW_IMAGES], equalise=False)
         self._device = device
         self._store = store
+        self._structures = Structures(self._calibration)
         self.found: dict[str, Build] = {}
         self._homes: dict[tuple[str, str], Build] = {}
         self._context: float | None = None
@@ -142,24 +146,42 @@ class Builds:
     def _entry(self, chosen: Mapping[str, str]) -> Entry:
         """Rewrite the network for its time and bytes, which do not depend on the values of weights."""
         rewritten = rewrite.apply(self._model.graph, chosen, self._calibration, refit=False)
+        self._structures.remember(rewritten)
         return Entry(name=self._model.name, model=rewritten.model, nodes=rewritten.nodes)
 
-    def slack(self, mixes: int, seed: int, tell: Tell) -> int:
-        """Find by how many bytes an arena exceeds the greatest of its layers' live sets at worst.
+    def memory(self, mixes: int, seed: int, tell: Tell) -> ModelScripts | None:
+        """Learn what layers become in memory, so that the arena of any plan can be put together.
 
         Args:
-            mixes: How many random plans to look at, besides the builds.
+            mixes: How many random plans to look at, to see whether that is right.
             seed: Seed of the random plans.
             tell: Is told how far the work is.
+
+        Returns:
+            The scripts; None on a device that does not say what kernels read and write.
         """
-        random = np.random.default_rng(seed)
-        arenas = [(build.choices, build.program.footprint.arena_bytes) for build in self.found.values()]
-        for done in range(mixes if len(arenas) > 1 else 0):
-            tell(f"{self._model.name}: planning memory", done, mixes)
-            chosen = random_plan(self._model.graph, self._choices, random)
-            arenas.append((chosen, self._device.planned_arena(self._entry(chosen))))
-        live = [max(self.live_bytes(*place) for place in chosen.items()) for chosen, _ in arenas]
-        return max(0, *(arena - most for (_, arena), most in zip(arenas, live, strict=True)))
+        look = getattr(self._device, "outline", None)
+        if look is None:
+            return None
+        return study(
+            self._model.graph,
+            self._choices,
+            [(build.choices, build.program.outline) for build in self.found.values()],  # type: ignore[attr-defined]
+            lambda chosen: look(self._structures.entry(chosen)),
+            mixes=mixes if len(self.found) > 1 else 0,
+            seed=seed,
+            tell=lambda done, of: tell(f"{self._model.name}: planning memory", done, of),
+        )
+
+    def slack(self) -> int:
+        """Find by how many bytes the arenas of the builds exceed the greatest of their layers' live sets at worst."""
+        return max(
+            0,
+            *(
+                build.program.footprint.arena_bytes - max(self.live_bytes(*place) for place in build.choices.items())
+                for build in self.found.values()
+            ),
+        )
 
     def time(self, rounds: int, tell: Tell) -> None:
         """Time all builds beside the exact one; what the store has is not timed again.

@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costmodels import ChoiceCost, LayerCosts, ModelCosts
+from costmodels.peaks import Peak, peaks
 from planner.choices import EXACT, formats
-from planner.masks.costs import loss_of
+from planner.masks.costs import loss_of, random_plan
 from planner.measuring.conversions import edge_costs
 
 if TYPE_CHECKING:
+    from costmodels.scripts import ModelScripts
     from planner.accuracy import LossCost
     from planner.measuring.builds import Builds
     from planner.model import Model
 
 __all__ = ["model_costs"]
+
+_PLANS = 300
+"""Random plans among which the least and the greatest live set of each choice are looked for."""
 
 
 def model_costs(
@@ -25,10 +30,22 @@ def model_costs(
     choices: Mapping[str, Sequence[str]],
     builds: Builds,
     losses: Mapping[tuple[str, str], LossCost],
-    slack: int,
+    memory: ModelScripts | None,
 ) -> tuple[ModelCosts, dict[str, Any]]:
-    """Put samples together into costs."""
+    """Put samples together into costs.
+
+    Args:
+        model: The network.
+        choices: The choices of each layer.
+        builds: Its builds, timed.
+        losses: What each choice loses.
+        memory: What layers become in memory; None for the live sets of the builds, and a slack.
+
+    Returns:
+        The costs, and what is worth noting beside them.
+    """
     fitted = builds.fit()
+    alive = _peaks(model, choices, builds, memory)
     layers = []
     for graph_layer in model.graph.layers:
         layer = graph_layer.name
@@ -41,7 +58,8 @@ def model_costs(
                     name=name,
                     latency_ns=int(np.ceil(builds.layer_ns(layer, name, fitted))),
                     weight_bytes=builds.weight_bytes(layer, name),
-                    activation_bytes=builds.live_bytes(layer, name) + slack,
+                    activation_bytes=alive[layer, name].most,
+                    least_activation_bytes=alive[layer, name].least if memory is not None else None,
                     latency_std_ns=builds.spread_ns(layer, name),
                     loss=max(0.0, loss.loss_raw) if loss else 0.0,
                     loss_raw=loss.loss_raw if loss else 0.0,
@@ -65,6 +83,7 @@ def model_costs(
             reserve=reserve,
             exact_latency_ns=int(np.ceil(totals[EXACT]["median"])),
             reference_bytes=model.graph.parameter_bytes + builds.exact.program.footprint.arena_bytes,
+            memory=memory,
         )
 
     bare = with_reserve(1.0)
@@ -87,6 +106,21 @@ def model_costs(
             "control_ns": builds.control_ns,
         },
         "whole_networks_ns": totals,
-        "arena_slack_bytes": slack,
+        "arena_slack_bytes": builds.slack() if memory is None else memory.slack_bytes,
+        "arenas_checked": 0 if memory is None else memory.checked,
     }
     return cost, notes
+
+
+def _peaks(
+    model: Model, choices: Mapping[str, Sequence[str]], builds: Builds, memory: ModelScripts | None
+) -> dict[tuple[str, str], Peak]:
+    """Say what is alive while layers run: from scripts, or without any as the builds showed it."""
+    if memory is None:
+        slack = builds.slack()
+        live = {(layer, name): builds.live_bytes(layer, name) for layer, offered in choices.items() for name in offered}
+        return {place: Peak(least=taken + slack, most=taken + slack) for place, taken in live.items()}
+    random = np.random.default_rng(0)
+    drawn = (random_plan(model.graph, choices, random) for _ in range(_PLANS))
+    found = peaks(memory, (*(build.choices for build in builds.found.values()), *drawn))
+    return {place: peak.with_slack(memory.slack_bytes) for place, peak in found.items()}

@@ -52,9 +52,11 @@ __all__ = [
     "Kernel",
     "Options",
     "UnfitScheduleError",
+    "arrange",
     "choose",
     "describe",
     "fuse",
+    "join",
     "pass_names",
     "pipeline",
     "prepare",
@@ -107,6 +109,11 @@ def prepare() -> tvm.transform.Pass:
 
 def fuse(options: Options | None = None) -> tvm.transform.Pass:
     """Put a prepared module into the blocked layout and fuse epilogues into their kernels."""
+    return tvm.transform.Sequential([*arrange(options).passes, *join().passes])
+
+
+def arrange(options: Options | None = None) -> tvm.transform.Pass:
+    """Put a prepared module into the blocked layout, each operator a kernel of its own: the first half of `fuse`."""
     transform = relax.transform
     return tvm.transform.Sequential(
         [
@@ -116,11 +123,14 @@ def fuse(options: Options | None = None) -> tvm.transform.Pass:
             NameKernels(),
             transform.AnnotateTIROpPattern(),
             transform.FoldConstant(),
-            transform.FuseOps(),
-            transform.FuseTIR(),
-            transform.DeadCodeElimination(),
         ]
     )
+
+
+def join() -> tvm.transform.Pass:
+    """Fuse the operators of an arranged module into kernels: the second half of `fuse`."""
+    transform = relax.transform
+    return tvm.transform.Sequential([transform.FuseOps(), transform.FuseTIR(), transform.DeadCodeElimination()])
 
 
 def pipeline(target: Any, options: Options | None = None) -> tvm.transform.Pass:
