@@ -200,11 +200,11 @@ class _Search:
         count = len(self._blocks)
         pairs = max(1, sum(map(len, self._met)))
         chance = random.Random(seed)  # noqa: S311 -- no secret depends on it
-        now, now_size = best, self.size
+        now, now_offsets, now_size = best, self.offsets, self.size
         for _ in range(min(_MOST_CHANGES, _WORK // pairs) if count > 1 else 0):
-            offsets, size = self._fitted(tried := self._changed(now, chance))
+            offsets, size = self._fitted(tried := self._changed(now, now_offsets, now_size, chance))
             if size <= now_size:
-                now, now_size = tried, size
+                now, now_offsets, now_size = tried, offsets, size
                 if size < self.size:
                     self.offsets, self.size = offsets, size
                 if size == self.live:
@@ -283,14 +283,19 @@ class _Search:
             highest = max(highest, offsets[index] + size)
         return offsets, highest
 
-    def _changed(self, order: Sequence[int], chance: random.Random) -> list[int]:
-        """Move one block of an order elsewhere, or let two change places."""
+    def _changed(self, order: Sequence[int], offsets: Sequence[int], size: int, chance: random.Random) -> list[int]:
+        """Place a block sooner that reaches the top of the storage, or move any block, or let two change places."""
         changed = list(order)
         one, other = chance.randrange(len(changed)), chance.randrange(len(changed))
-        if chance.random() < 0.5:
-            changed.insert(other, changed.pop(one))
-        else:
+        kind = chance.randrange(3)
+        if kind == 0:
+            high = [place for place, i in enumerate(order) if offsets[i] + self._blocks[i][0] == size]
+            one = chance.choice(high)
+            other = chance.randrange(one + 1)
+        if kind == 2:
             changed[one], changed[other] = changed[other], changed[one]
+        else:
+            changed.insert(other, changed.pop(one))
         return changed
 
 

@@ -7,6 +7,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory import instances, optimum
 
 from costmodels.arena import ALIGNMENT, Packing, Tensor, aligned, pack
 
@@ -115,3 +116,17 @@ def test_a_place_that_cannot_be_taken_is_refused(tensors: list[Tensor], said: st
 def test_odd_tensors_are_refused(figures: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="expected"):
         Tensor(**figures)
+
+
+def test_cp_sat_proves_most_random_packings_optimal_and_none_better_than_its_optimum() -> None:
+    pytest.importorskip("ortools")
+    rows = instances(60, seconds=5.0)
+    assert all(row["live"] <= row["optimum"] <= row["bytes"] for row in rows)
+    assert sum(row["bytes"] == row["optimum"] for row in rows) >= 57
+    assert max(row["bytes"] / row["optimum"] for row in rows) < 1.05
+
+
+def test_cp_sat_agrees_on_a_few_tensors() -> None:
+    sizes_and_lives = [(2, 0, 1), (3, 0, 0), (3, 2, 2), (2, 1, 2), (1, 1, 1)]
+    tensors = [Tensor(bytes=64 * size, born=born, last=last) for size, born, last in sizes_and_lives]
+    assert optimum(tensors, 5.0) == pack(tensors).bytes
