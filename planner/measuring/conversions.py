@@ -19,6 +19,7 @@ from planner.choices import Choice, formats
 from planner.masks.costs import is_joined, read_format
 
 if TYPE_CHECKING:
+    from costmodels import Format
     from planner.graph import LayerGraph
 
 __all__ = ["Observation", "edge_costs", "patterns", "representatives"]
@@ -127,7 +128,7 @@ def edge_costs(
 
     Returns:
         The edges on which formats can differ.  Where one layer's excess comes of several edges, it is divided by
-        non-negative least squares.
+        non-negative least squares.  Of a tensor that keeps a share of its channels that share has to be converted.
     """
     fitted: dict[_Key, float] = defaultdict(float)
     for layer in choices:
@@ -144,7 +145,9 @@ def edge_costs(
             Conversion(
                 source_format=one,
                 target_format=other,
-                latency_ns=int(np.ceil(scale * fitted.get((source, target, one.dtype, other.dtype), 0.0))),
+                latency_ns=int(
+                    np.ceil(scale * _share(one) * fitted.get((source, target, one.dtype, other.dtype), 0.0))
+                ),
             )
             for one in writes
             for other in reads
@@ -152,6 +155,11 @@ def edge_costs(
         )
         edges.append(EdgeCosts(source=source, target=target, conversions=conversions, joins=joins))
     return tuple(edges)
+
+
+def _share(one: Format) -> float:
+    """Return the share of its channels that a tensor of a format keeps."""
+    return float(one.mask) if one.mask else 1.0
 
 
 _Key = tuple[str, str, str, str]

@@ -1,8 +1,10 @@
 """Timing many programs beside one another until each figure is as certain as it is wanted.
 
-All programs are timed in turn, round after round, and before and after each of them the control: the exact network.  The
-speed of a machine drifts (clock rates, neighbours), and the control beside a sample tells by how much, so each sample
-counts as a multiple of its control.  Where the control itself moved by more than a twentieth the sample is taken again.
+All programs are timed in turn, round after round, and before and after each of them the control: the exact network.
+The speed of a machine drifts (clock rates, neighbours), and the control beside a sample tells by how much; so each
+sample counts as a multiple of its control.  Where the control itself moved by more than a twentieth, or something else
+was at work (:mod:`planner.measuring.quiet`), the sample is taken again; what is kept all the same is marked, and does
+not count where there are others enough.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from costmodels.statistics import Estimate, estimate
 from planner.devices import Device, Program, sample_round
+from planner.measuring.quiet import Quiet
 from planner.measuring.records import Sample, digest
 
 if TYPE_CHECKING:
@@ -30,8 +33,13 @@ DRIFT = 0.05
 ATTEMPTS = 5
 """How often a sample is taken again at most; the last one is kept and marked."""
 DRIFTED = "drifted"
+USUAL = 256
+"""Samples of the control, the last ones, that show what is usual."""
+LEAST_REPEATED = 200
 WARMING = 8
 """Samples of the control before the first round; they show the run's control."""
+CALM = 5
+"""Undisturbed samples that are enough for the others not to count."""
 BLOCK = 4
 """Rounds after which it is looked at which figures are certain enough."""
 
@@ -109,7 +117,7 @@ class _Seen:
     def estimates(self, reference: float) -> dict[str, Estimate]:
         """Return what each figure is, in nanoseconds of a machine on which the control takes the reference."""
         return {
-            key: estimate(normalised(samples, reference), seed=number)
+            key: estimate(normalised(_counting(samples), reference), seed=number)
             for number, (key, samples) in enumerate(self.of.items())
         }
 
@@ -120,6 +128,12 @@ class _Seen:
         return all(
             item.error <= error * (whole if key == "" else max(item.median, 0.1 * whole)) for key, item in found.items()
         )
+
+
+def _counting(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Return the samples that nothing disturbed, where they are enough; else all."""
+    calm = [sample for sample in samples if sample.mark != DRIFTED]
+    return calm if len(calm) >= CALM else samples
 
 
 def normalised(samples: Sequence[Sample], reference: float) -> NDArray[np.float64]:
@@ -201,6 +215,14 @@ class _Machine:
         self._control = control
         self.controls: list[float] = []
         self.repeated = 0
+        self._taken = 0
+        look = getattr(device, "canary", None)
+        self._quiet = None if look is None else Quiet(look)
+
+    @property
+    def _most(self) -> int:
+        """Repetitions that are worth their time: on a machine that never rests, as many as samples."""
+        return LEAST_REPEATED + self._taken
 
     def round(self, programs: Mapping[str, Program]) -> dict[str, _Taken]:
         """Time each program once, and again where the control moved."""
@@ -214,17 +236,21 @@ class _Machine:
         found = {}
         before = self._control.sample()
         for name, program in programs.items():
-            usual = float(np.median(self.controls))
             for attempt in range(ATTEMPTS + 1):
+                if self._quiet is not None:
+                    self._quiet.wait()
                 network, layers = program.sample(), program.sample_layers()
                 after = self._control.sample()
                 beside = 0.5 * (before + after)
+                # What is usual may change for good, as where a processor gets warm.
+                usual = float(np.median(self.controls[-USUAL:]))
                 moved = abs(after - before) > DRIFT * beside or abs(beside - usual) > DRIFT * usual
+                moved = moved or (self._quiet is not None and self._quiet.disturbed())
                 self.controls.append(after)
                 before = after
-                if not moved:
+                if not moved or self.repeated >= self._most:
                     break
                 self.repeated += attempt < ATTEMPTS
-                usual = float(np.median(self.controls[-4 * WARMING :]))  # what is usual may have changed for good
+            self._taken += 1
             found[name] = (network, layers, beside, DRIFTED if moved else "")
         return found
