@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import networks
-import numpy as np
 import pytest
 import samples
 
 import planner
 from planner import rewrite
 from planner.cli import main
+from planner.devices.simulated import SimulatedDevice
 from planner.errors import InputError
 from planner.measure import measure
+from planner.measuring import builds
 from planner.measuring.bench import Bench
 from planner.measuring.store import Store
 
@@ -134,6 +136,40 @@ def test_more_rounds_and_more_choices_cost_only_what_is_new(model: planner.Model
     assert run(["int8w"], 2) == {"measured": 0, "reused": 4}
     assert run(["int8w"], 3) == {"measured": 2, "reused": 4}
     assert run(["int8w", "lowrank@0.5"], 3) == {"measured": 3, "reused": 6}
+
+
+class Outlining(SimulatedDevice):
+    """A device that is asked for the memory of networks."""
+
+    arena_bytes = 0
+
+    def program(self, entry: object) -> object:
+        program = super().program(entry)
+        program.outline = None
+        program.footprint = replace(program.footprint, arena_bytes=program.footprint.arena_bytes + self.arena_bytes)
+        return program
+
+    def outline(self, entry: object) -> None:
+        raise AssertionError
+
+
+def test_memory_is_learnt_once_for_the_same_choices_and_builds(
+    model: planner.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studied = []
+    monkeypatch.setattr(builds, "study", lambda *_, **__: studied.append(1))
+
+    def run(device: Outlining, approximations: list[str]) -> int:
+        studied.clear()
+        measure([model], device=device, rounds=1, approximations=approximations, store=tmp_path / "t.store")
+        return len(studied)
+
+    assert run(Outlining(0), ["int8w"]) == 1
+    assert run(Outlining(0), ["int8w"]) == 0
+    assert run(Outlining(0), ["int8w", "lowrank@0.5"]) == 1
+    changed = Outlining(0)
+    changed.arena_bytes = 64
+    assert run(changed, ["int8w"]) == 1
 
 
 def test_progress_is_told_and_ends_at_its_whole(model: planner.Model) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from costmodels import scripts_json
 from costmodels.latency import LatencyModel, fit
 from costmodels.statistics import spread
 from planner import rewrite
@@ -22,6 +23,7 @@ from planner.devices import Device, Program, programs
 from planner.masks.costs import is_masked, mask_builds
 from planner.measuring.conversions import Observation, patterns, representatives
 from planner.measuring.memory import study
+from planner.measuring.records import digest
 from planner.measuring.sampling import Plan, Timed, times
 from planner.measuring.structure import Structures
 from planner.segments import Entry
@@ -35,6 +37,8 @@ __all__ = ["Build", "Builds"]
 
 METHOD = 2
 """How builds are timed; another number for times that are not to be mixed with those that a store has."""
+MEMORY_METHOD = 1
+"""How memory scripts are learnt, likewise."""
 FEW_IMAGES = 16
 """Calibration images of networks that are only timed and weighed: neither time nor bytes depend on weights' values."""
 LEAST_ROUNDS = 9
@@ -163,15 +167,29 @@ class Builds:
         look = getattr(self._device, "outline", None)
         if look is None:
             return None
-        return study(
-            self._model.graph,
-            self._choices,
-            [(build.choices, build.program.outline) for build in self.found.values()],  # type: ignore[attr-defined]
-            lambda chosen: look(self._structures.entry(chosen)),
-            mixes=mixes if len(self.found) > 1 else 0,
-            seed=seed,
-            tell=lambda done, of: tell(f"{self._model.name}: planning memory", done, of),
-        )
+        about = {
+            "method": MEMORY_METHOD,
+            "model": self._model.graph.source_digest,
+            "device": self._device.describe(),
+            "choices": {layer: list(offered) for layer, offered in self._choices.items()},
+            "mixes": mixes,
+            "seed": seed,
+            # Code that lays tensors out in another way shows in these, and so what was learnt of it is learnt anew.
+            "builds": {name: digest(asdict(build.program.footprint)) for name, build in self.found.items()},
+        }
+        known = self._store.get("memory", about)
+        if known is None:
+            scripts = study(
+                self._model.graph,
+                self._choices,
+                [(build.choices, build.program.outline) for build in self.found.values()],  # type: ignore[attr-defined]
+                lambda chosen: look(self._structures.entry(chosen)),
+                mixes=mixes if len(self.found) > 1 else 0,
+                seed=seed,
+                tell=lambda done, of: tell(f"{self._model.name}: planning memory", done, of),
+            )
+            known = self._store.put("memory", about, None if scripts is None else scripts_json.to_json(scripts))
+        return None if known.value is None else scripts_json.parse(known.value)
 
     def slack(self) -> int:
         """Find by how many bytes the arenas of the builds exceed the greatest of their layers' live sets at worst."""

@@ -19,6 +19,7 @@ WORDS = {
     "answers": "answers of exact networks",
     "layer": "times of layers",
     "loss": "losses",
+    "memory": "networks' memory scripts",
     "network": "times of networks",
 }
 """How kinds of results and samples are called towards the user; another kind goes by its own name."""
