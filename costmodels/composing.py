@@ -1,9 +1,7 @@
 """From the scripts of single choices to the memory of a whole plan.
 
-Scripts are laid end to end in the order of the layers.  Where a choice was never seen among what it finds now, its
-script is worked out: a script that differs only in forms that it neither reads nor makes serves as it is; and what
-another choice of the layer does first when it finds the one instead of the other, this choice does too if it begins
-like that one.  Where neither helps, a script from elsewhere stands in, and the result says that it is a guess.
+Scripts are laid end to end in the order of the layers, each as it was learnt or worked out for what the layer finds
+(:mod:`costmodels.deriving`).  Then operators are fused, and it is known which kernel reads and writes what.
 """
 
 from __future__ import annotations
@@ -12,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from costmodels.deriving import script_for
 from costmodels.errors import TableError
 from costmodels.fusion import Pattern, fused
 from costmodels.memory import Call, MemoryScript, Value
-from costmodels.scripts import INPUT, LayerScripts, ModelScripts, Operation, Script, form_bytes
+from costmodels.scripts import INPUT, ModelScripts, Operation, Script, form_bytes
 
-__all__ = ["Composition", "Found", "Laid", "anchor_of", "arena_of", "compose", "found_forms", "lay", "script_for"]
+__all__ = ["Composition", "Found", "Laid", "anchor_of", "arena_of", "compose", "found_forms", "lay"]
 
 _Over = tuple[tuple[int, int], ...]
 
@@ -127,8 +126,8 @@ def compose(scripts: ModelScripts, choices: Mapping[str, str]) -> Composition:
             guessed.append(layer.name)
         lay(laid, layer.name, script, found)
     last = scripts.layers[-1].name
-    script, asked = memory_script(laid, laid.results[last][-1], scripts.input_form)
-    return Composition(script=script, asked_bytes=asked, guessed=tuple(guessed))
+    whole, asked = memory_script(laid, laid.results[last][-1], scripts.input_form)
+    return Composition(script=whole, asked_bytes=asked, guessed=tuple(guessed))
 
 
 @lru_cache(maxsize=4096)
@@ -258,120 +257,3 @@ def anchor_of(operations: Sequence[Operation], kernel: Sequence[int]) -> int:
 
 def _lengths(form: str) -> str:
     return form.partition("[")[2]
-
-
-def script_for(layer: LayerScripts, choice: str, forms: tuple[str, ...]) -> tuple[Script, bool]:
-    """Return the script of a choice among what its layer finds, and whether that is certain.
-
-    Args:
-        layer: The layer's scripts.
-        choice: The choice.
-        forms: What it finds.
-
-    Raises:
-        TableError: The choice has no script.
-    """
-    known = layer.known.get(choice)
-    if not known:
-        raise TableError(f"no memory script; there are some for: {', '.join(layer.known)}").at(
-            layer=layer.name, choice=choice
-        )
-    if forms in known:
-        return known[forms], True
-    served = _served(known, forms) or _exchanged(layer, choice, forms)
-    if served is not None:
-        return served, True
-    alike = [found for found in known if len(found) == len(forms)] or list(known)
-    # Of guesses the greatest is taken.
-    return max((known[found] for found in alike), key=lambda s: sum(op.bytes for op in s.operations)), False
-
-
-def _is_shared(form: str) -> bool:
-    return " " in form
-
-
-def _served(known: Mapping[tuple[str, ...], Script], forms: tuple[str, ...]) -> Script | None:
-    """Return a script that holds as it is: what it would find elsewhere differs in what does not matter to it."""
-    for other, script in known.items():
-        if [f for f in other if not _is_shared(f)] != [f for f in forms if not _is_shared(f)]:
-            continue
-        used = {other[-1 - read] for op in script.operations for read in op.reads if read < 0}
-        made = {
-            f"{_origin(other[-1 - op.reads[0]], -1 - op.reads[0])} {op.hint} {op.form}"
-            for op in script.operations
-            if op.shared and op.reads and op.reads[0] < 0
-        }
-        extra = set(forms) - set(other)
-        if used <= set(forms) and not made & extra and len(set(forms)) == len(forms):
-            return _renumbered(script, {-1 - i: -1 - forms.index(f) for i, f in enumerate(other) if f in forms})
-    return None
-
-
-def _origin(form: str, number: int) -> str:
-    return form.partition(" ")[0] if _is_shared(form) else str(number)
-
-
-def _renumbered(script: Script, numbers: Mapping[int, int]) -> Script:
-    operations = tuple(
-        replace(op, reads=tuple(numbers.get(read, read) if read < 0 else read for read in op.reads))
-        for op in script.operations
-    )
-    return replace(script, operations=operations)
-
-
-def _exchanged(layer: LayerScripts, choice: str, forms: tuple[str, ...]) -> Script | None:
-    """Work a script out: this choice begins as another one does that is known both there and here."""
-    for there, mine in layer.known[choice].items():
-        for name, scripts in layer.known.items():
-            alike = name != choice and layer.kinds.get(name) == layer.kinds.get(choice)
-            if not alike or there not in scripts or forms not in scripts:
-                continue
-            found = _with_head(mine, scripts[there], scripts[forms])
-            if found is not None:
-                return found
-    return None
-
-
-def _bare(operation: Operation) -> Operation:
-    return replace(operation, reads=())
-
-
-def _with_head(mine: Script, there: Script, here: Script) -> Script | None:
-    """Give a script the beginning that another one has here, in place of the one that both have there."""
-    tail = 0
-    shorter = min(len(there.operations), len(here.operations))
-    shift = len(here.operations) - len(there.operations)
-    while tail < shorter and _bare(there.operations[-1 - tail]) == _bare(here.operations[-1 - tail]):
-        tail += 1
-    for length in range(tail, 0, -1):
-        head = len(there.operations) - length
-        if mine.operations[:head] != there.operations[:head] or any(result < head for result in mine.results):
-            continue
-        numbers = _matched(there, here, head, shift)
-        if numbers is None:
-            continue
-        rest = mine.operations[head:]
-        if any(read < head and read not in numbers for op in rest for read in op.reads):
-            continue
-        moved = tuple(
-            replace(op, reads=tuple(numbers[read] if read < head else read + shift for read in op.reads)) for op in rest
-        )
-        return Script(
-            operations=(*here.operations[: head + shift], *moved), results=tuple(r + shift for r in mine.results)
-        )
-    return None
-
-
-def _matched(there: Script, here: Script, head: int, shift: int) -> dict[int, int] | None:
-    """Match what the common end of two scripts reads of their beginnings; None where it does not match."""
-    numbers: dict[int, int] = {}
-    for one, other in zip(there.operations[head:], here.operations[head + shift :], strict=True):
-        if len(one.reads) != len(other.reads):
-            return None
-        for left, right in zip(one.reads, other.reads, strict=True):
-            if left >= head:
-                if right != left + shift:
-                    return None
-            elif right >= head + shift or numbers.setdefault(left, right) != right:
-                return None
-    return numbers

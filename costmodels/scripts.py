@@ -164,6 +164,21 @@ class LayerScripts:
                         layer=self.name, choice=choice
                     )
 
+    def alike(self, one: str, other: str) -> bool:
+        """Tell whether two choices become the same in memory in all that both were seen with, which is something."""
+        known, others = self.known.get(one, {}), self.known.get(other, {})
+        common = [forms for forms in known if forms in others]
+        return bool(common) and all(_bytes_of(known[forms]) == _bytes_of(others[forms]) for forms in common)
+
+
+def _bytes_of(script: Script) -> tuple[tuple[object, ...], ...]:
+    """Return what of a script a network's memory depends on: all but what it calls its operators."""
+    operations = tuple(
+        (op.pattern, op.form, op.reads, op.shared and op.hint, op.view, op.once, op.workspace_bytes, op.asked_bytes)
+        for op in script.operations
+    )
+    return (*operations, script.results)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelScripts:

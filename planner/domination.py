@@ -54,7 +54,9 @@ def undominated(table: CostTable, *, spread: bool = False) -> tuple[CostTable, t
     """Leave out the choices that another choice of the same layer beats in every cost.
 
     Costs are latency, weight bytes, activation bytes, loss, and energy where it is given. Only choices that read the
-    same format and write the same format are compared. Layers of one tie are one: their costs are added up, their
+    same format and write the same format are compared, and of a network whose arena is put together from memory
+    scripts only those that become the same in memory: what else a choice makes of an arena no figure of its own says.
+    Layers of one tie are one: their costs are added up, their
     activations are the largest of any. Of choices that cost the same in everything, the first is kept.
 
     Args:
@@ -136,22 +138,41 @@ def _groups(model: ModelCosts) -> list[tuple[LayerCosts, ...]]:
 
 def _beaten(model: ModelCosts, layers: tuple[LayerCosts, ...], *, spread: bool) -> dict[str, str]:
     """Return the choices of one group that are beaten, each with the one that beats it and is kept."""
-    kinds: dict[_Kind, list[tuple[_Costs, int, str]]] = {}
+    kinds: dict[tuple[_Kind, int], list[tuple[_Costs, int, str]]] = {}
+    alike = _alike_in_memory(model, layers)
     for place, name in enumerate(ModelCosts.common_choices(layers)):
         members = [layer.choice(name) for layer in layers]
         kind = tuple((c.in_format, c.out_format, c.energy_nj is not None) for c in members)
-        kinds.setdefault(kind, []).append((_costs(model, members, spread=spread), place, name))
+        kinds.setdefault((kind, alike.get(name, 0)), []).append((_costs(model, members, spread=spread), place, name))
     found = {}
-    for alike in kinds.values():
+    for compared in kinds.values():
         kept: list[tuple[_Costs, str]] = []
         # What beats another choice comes before it in lexicographic order.
-        for costs, _, name in sorted(alike):
+        for costs, _, name in sorted(compared):
             by = next((best for less, best in kept if all(a <= b for a, b in zip(less, costs, strict=True))), None)
             if by is None:
                 kept.append((costs, name))
             else:
                 found[name] = by
     return found
+
+
+def _alike_in_memory(model: ModelCosts, layers: tuple[LayerCosts, ...]) -> dict[str, int]:
+    """Number the choices of a group so that those of one number become the same in memory, whatever they find."""
+    numbers: dict[str, int] = {}
+    if model.memory is None:
+        return numbers
+    scripts = [found for layer in layers if (found := model.memory.layer(layer.name)) is not None]
+    first: list[str] = []
+    for name in ModelCosts.common_choices(layers):
+        for number, other in enumerate(first):
+            if all(found.alike(name, other) for found in scripts):
+                numbers[name] = number
+                break
+        else:
+            numbers[name] = len(first)
+            first.append(name)
+    return numbers
 
 
 def _costs(model: ModelCosts, members: Sequence[ChoiceCost], *, spread: bool) -> _Costs:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodels.composing import Laid, compose, found_forms, lay, script_for
+from costmodels.composing import Laid, compose, found_forms, lay
+from costmodels.deriving import script_for
 from costmodels.scripts import ModelScripts
 from planner.masks.costs import random_plan, random_shares
 from planner.measuring.notebook import Notebook, UnreadableNetworkError
