@@ -256,8 +256,9 @@ def input_rows(linear: Linear, inputs: Float32, positions: NDArray[np.int64], ou
     for start in range(0, len(positions), _BLOCK):
         part = slice(start, start + _BLOCK)
         block = windows[image[part], :, row[part], column[part]]
-        rows = block.reshape(len(block), linear.groups, -1).swapaxes(0, 1)
-        yield np.concatenate([rows, np.ones((*rows.shape[:2], 1), np.float32)], axis=2)
+        rows = np.ones((linear.groups, len(block), linear.depth + 1), np.float32)
+        rows[:, :, :-1] = block.reshape(len(block), linear.groups, -1).swapaxes(0, 1)
+        yield rows
 
 
 def output_rows(linear: Linear, inputs: Float32, positions: NDArray[np.int64], output_shape: Shape) -> Float32:

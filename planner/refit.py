@@ -144,6 +144,7 @@ class Aim:
         low: What the sum need not be told from below.
         high: What the sum need not be told from above.
         images: Number of images that the rows come from.
+        last: The part of ``gram`` that comes from the last quarter of the rows, on which a ridge is judged.
     """
 
     rows: Float32 = field(repr=False)
@@ -153,6 +154,7 @@ class Aim:
     low: float
     high: float
     images: int
+    last: Float64 = field(repr=False, default_factory=lambda: np.zeros((0, 0, 0)))
 
     def __post_init__(self) -> None:
         """Check that there is a row of inputs for each row that is wanted."""
@@ -166,7 +168,8 @@ class Aim:
 
     def reading(self, rows: Float32) -> Aim:
         """Return the same aim for a layer that reads something else, ``[group][row][product + 1]``."""
-        return replace(self, rows=rows, gram=_gram(rows))
+        gram, last = _grams(rows)
+        return replace(self, rows=rows, gram=gram, last=last)
 
     def step(self, prior: Linear, now: Linear | None = None, *, strength: float = 1.0) -> Linear:
         """Return the weights that do best, being kept near others.
@@ -192,20 +195,25 @@ class Aim:
     def _strength(self, prior: Linear, cross: Float64) -> float:
         """Choose the strength of the ridge: weights are fitted on the first images and judged on the last ones."""
         count = self.rows.shape[1]
-        kept = count - int(_HELD_OUT * count)
+        kept = _kept(count)
         if kept == count:
             return _STRENGTHS[0]
-        last = _gram(self.rows[:, kept:]), _cross(self.wanted[:, kept:], self.rows[:, kept:])
         share = kept / count
-        first = [(whole - (1 - share) * part) / share for whole, part in zip((self.gram, cross), last, strict=True)]
+        last = _cross(self.wanted[:, kept:], self.rows[:, kept:]) * (1 - share)
         images = self.images - int(_HELD_OUT * self.images)
-        known = Moments(gram=first[0], cross=first[1], rows=kept, images=images)
+        known = Moments(gram=(self.gram - self.last) / share, cross=(cross - last) / share, rows=kept, images=images)
 
         def missed(strength: float) -> float:
             full = _augmented(solve(prior, known, strength=strength))
-            return float(np.sum((full @ last[0] - 2 * last[1]) * full))
+            return float(np.sum((full @ self.last - 2 * last) * full))
 
-        return min(_STRENGTHS, key=missed)
+        best, least = _STRENGTHS[0], missed(_STRENGTHS[0])
+        for strength in _STRENGTHS[1:]:  # what is missed falls and then rises
+            found = missed(strength)
+            if found >= least:
+                break
+            best, least = strength, found
+        return best
 
     def error(self, linear: Linear) -> float:
         """Return the mean square of what some weights miss, beyond what the activation cuts off."""
@@ -241,12 +249,24 @@ def _cross(wanted: Float32, rows: Float32) -> Float64:
     return cross
 
 
-def _gram(rows: Float32) -> Float64:
+def _kept(count: int) -> int:
+    """Return how many of some rows, the first ones, a ridge is not judged on."""
+    return count - int(_HELD_OUT * count)
+
+
+def _grams(rows: Float32) -> tuple[Float64, Float64]:
+    """Return the mean over rows of u·uᵀ, and the part of it that comes from the rows that a ridge is judged on."""
+    count = rows.shape[1]
+    kept = _kept(count)
+    last = _summed(rows[:, kept:]) / count
+    return _summed(rows[:, :kept]) / count + last, last
+
+
+def _summed(rows: Float32) -> Float64:
     gram = np.zeros((rows.shape[0], rows.shape[2], rows.shape[2]))
     for start in range(0, rows.shape[1], _BLOCK):
         block = rows[:, start : start + _BLOCK]
         gram += block.swapaxes(1, 2) @ block
-    gram /= rows.shape[1]
     return gram
 
 
@@ -277,7 +297,11 @@ def aim_at(
         The aim, at the positions that `planner.linear.sample` chooses.
     """
     positions = sample(linear, output_shape, len(inputs), rows=limit)
-    rows = np.concatenate(list(input_rows(linear, inputs, positions, output_shape)), axis=1)
+    rows = np.empty((linear.groups, len(positions), linear.depth + 1), np.float32)
+    start = 0
+    for block in input_rows(linear, inputs, positions, output_shape):
+        rows[:, start : start + block.shape[1]] = block
+        start += block.shape[1]
     wanted = output_rows(linear, inputs, positions, output_shape) if targets is None else targets
     offset = None
     if addends is not None:
@@ -285,9 +309,11 @@ def aim_at(
         offset = values_at(present, linear, positions)
         if targets is not None and exact is not present:
             wanted = wanted + (values_at(exact, linear, positions) - offset)
+    gram, last = _grams(rows)
     return Aim(
         rows=rows,
-        gram=_gram(rows),
+        gram=gram,
+        last=last,
         wanted=wanted,
         offset=offset,
         low=epilogue.low,
