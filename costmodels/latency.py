@@ -16,8 +16,8 @@ __all__ = ["LatencyModel", "fit"]
 Float64 = NDArray[np.float64]
 
 
-_LEAST_FACTOR = 0.5
-"""A fit by which kernels count for less than half is of networks too few or too alike; they count as they are then."""
+_LEAST_FACTOR = 0.25
+"""A fit by which kernels count for less is of networks too few or too alike; they count as they are then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
