@@ -1,6 +1,6 @@
 """An affine model of two builds against the other builds of a network whose measurements were published.
 
-Times of single layers of ResNet-18 with 4 and with 8 bits on an NVIDIA T4, which configuration gives which layer 4 bits,
+Times of single layers of ResNet-18 with 4 and 8 bits on an NVIDIA T4, which configuration gives which layer 4 bits,
 and the speed-ups of whole networks over float32: Yao et al., *HAWQ-V3: Dyadic neural network quantization* (ICML
 2021), in the files ILP.ipynb, bit_config.py and model_zoo.md of its repository (Zhen-Dong/HAWQ).
 """
