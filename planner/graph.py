@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 
 from planner.errors import InputError
 from planner.folding import fold
-from planner.layering import Shape, boundaries, bytes_of, group, live_bytes, multiply_accumulates, parameters_of
+from planner.layering import (
+    Shape,
+    boundaries,
+    bytes_of,
+    group,
+    held_types,
+    live_bytes,
+    multiply_accumulates,
+    parameters_of,
+)
 from planner.source import load
 
 if TYPE_CHECKING:
@@ -25,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Edge", "Layer", "LayerGraph", "from_folded", "read"]
 
 _SEQUENCE_DIMS = 3
+_FLOAT = 1
+"""ONNX's number for float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +247,10 @@ def from_folded(
     groups = group(proto.node, set(constants))
     output = proto.output[0].name
     ends = boundaries(groups, set(constants), output)
-    alive = live_bytes(ends, shapes, output)
+    types = held_types(proto.node, constants)
+    between = {tensor for reads, makes in ends for tensor in (*reads, *makes)}
+    sizes_between = {tensor: bytes_of(prod(shapes[tensor]), types.get(tensor, _FLOAT)) for tensor in between}
+    alive = live_bytes(ends, sizes_between, output)
     layers = [
         Layer(
             name=nodes[0].name,

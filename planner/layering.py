@@ -15,18 +15,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ELEMENTWISE",
-    "FLOAT_BYTES",
     "Shape",
     "boundaries",
     "bytes_of",
     "group",
+    "held_types",
     "in_order",
     "live_bytes",
     "multiply_accumulates",
     "parameters_of",
 ]
-
-FLOAT_BYTES = 4
 
 Shape = tuple[int, ...]
 
@@ -46,6 +44,9 @@ _FUSED = ELEMENTWISE | {
     *("QuantizeLinear", "DequantizeLinear"),
 }
 """Elementwise operators, rounding to bytes and back, and what only relabels memory: they join the layer they read."""
+
+_RELABELLING = frozenset({"DequantizeLinear", "Cast", "Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze"})
+"""What is held as it was before: numbers read back from bytes, and the same numbers in another shape."""
 
 _NOT_PARAMETERS = {
     "Resize": (1, 2),
@@ -159,13 +160,13 @@ def boundaries(
 
 
 def live_bytes(
-    ends: Sequence[tuple[tuple[str, ...], tuple[str, ...]]], shapes: Mapping[str, Shape], output_name: str
+    ends: Sequence[tuple[tuple[str, ...], tuple[str, ...]]], sizes: Mapping[str, int], output_name: str
 ) -> list[int]:
-    """Return the bytes of float32 tensors alive while each layer runs: its own, and those live across it.
+    """Return the bytes of the tensors alive while each layer runs: its own, and those live across it.
 
     Args:
         ends: Inputs and outputs of each layer, in the order in which the layers run.
-        shapes: Shape of every tensor.
+        sizes: Bytes of every tensor between layers.
         output_name: The network's output, alive to the end.
 
     Returns:
@@ -180,14 +181,37 @@ def live_bytes(
     last[output_name] = len(ends) - 1
     change: dict[int, int] = defaultdict(int)
     for name, first in born.items():
-        size = FLOAT_BYTES * prod(shapes[name])
-        change[first] += size
-        change[last[name] + 1] -= size
+        change[first] += sizes[name]
+        change[last[name] + 1] -= sizes[name]
     alive, total = [], 0
     for step in range(len(ends)):
         total += change[step]
         alive.append(total)
     return alive
+
+
+def held_types(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, int]) -> dict[str, int]:
+    """Return the types in which tensors are held that are no float32: those of quantised numbers.
+
+    What is read back from bytes is held as those bytes: whoever reads it turns them back for itself.
+
+    Args:
+        nodes: The nodes in topological order.
+        constants: Element type of each initialiser, as ONNX numbers them.
+
+    Returns:
+        Types of the tensors that nodes round, and of what others make of these without changing their numbers.
+    """
+    from onnx import TensorProto
+
+    found: dict[str, int] = {}
+    for node in nodes:
+        if node.op_type == "QuantizeLinear" and node.input[0] not in constants:
+            zero = node.input[2] if len(node.input) > 2 else ""
+            found[node.output[0]] = constants.get(zero, TensorProto.UINT8)
+        elif node.op_type in _RELABELLING and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]]
+    return found
 
 
 def multiply_accumulates(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:

@@ -8,12 +8,12 @@ import onnx
 import pytest
 from light import CHEAP, COSTLY, light
 from networks import CLASSES, NETWORKS, Builder, branches, chain, images, residual, run, saved
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from planner.accuracy import Evaluator
 from planner.batching import batchable
 from planner.errors import InputError
-from planner.graph import LayerGraph, read
+from planner.graph import LayerGraph, from_folded, read
 
 
 def graph_of(model: onnx.ModelProto, tmp_path, name: str = "small") -> LayerGraph:
@@ -290,3 +290,24 @@ def test_importing_the_graph_loads_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_is_read_back_from_bytes_counts_as_these_bytes():
+    scale, zero = numpy_helper.from_array(np.float32(0.1), "scale"), numpy_helper.from_array(np.uint8(3), "zero")
+    quantised = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["bytes"], name="round"),
+            helper.make_node("DequantizeLinear", ["bytes", "scale", "zero"], ["real"], name="back"),
+            helper.make_node("MaxPool", ["real"], ["pooled"], name="pool", kernel_shape=[4, 4]),
+            helper.make_node("Flatten", ["pooled"], ["y"], name="flat"),
+        ],
+        "quantised",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8])],
+        [scale, zero],
+    )
+    model = helper.make_model(quantised, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    shapes = {"x": (1, 8, 4, 4), "bytes": (1, 8, 4, 4), "real": (1, 8, 4, 4), "pooled": (1, 8, 1, 1), "y": (1, 8)}
+    found = from_folded(model, name="quantised", shapes=shapes, source_digest="", where="here")
+    assert [layer.name for layer in found.layers] == ["round", "pool"]
+    assert [layer.activation_bytes for layer in found.layers] == [4 * 128 + 128, 128 + 4 * 8]
