@@ -144,7 +144,7 @@ def _draw(model: planner.Model, choices: Mapping[str, Sequence[str]], random: np
 def rows(name: str, arguments: argparse.Namespace, known: Sequence[Row]) -> Iterator[Row]:
     """Measure the plans of one network that are missing."""
     model = planner.load(Path(arguments.networks) / f"{name}.onnx", data=arguments.data)
-    data, choices = model.data(), applicable(model.graph, "default")
+    data, choices = model.data(), applicable(model.graph, arguments.approximations)
     with Store(arguments.store) as store:
         losses = choice_losses(model, choices, store, refit=True, tell=_tell)
     oracle = Oracle(losses=losses, interactions=losses.interactions(), likely=_likely(losses))
@@ -291,6 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--data", default="data/full/fashion-mnist", help="labelled images; all of the test set is used"
     )
     parser.add_argument("--plans", type=int, default=15)
+    parser.add_argument("--approximations", default="default", help="what plans are drawn from, names with commas")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", type=Path, help="keeps the losses of single choices")
     parser.add_argument("--rows", type=Path, required=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from math import prod
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,9 +31,13 @@ if TYPE_CHECKING:
     from planner.dataset import Dataset
     from planner.graph import LayerGraph
 
-__all__ = ["Calibration", "arrays_of", "opset_of", "views_of"]
+__all__ = ["KEPT_BYTES", "Calibration", "arrays_of", "opset_of", "views_of"]
+
+_log = logging.getLogger(__name__)
 
 Float32 = NDArray[np.float32]
+KEPT_BYTES = 2**30
+"""Activations of a network that are kept in memory at most; what is more goes to files."""
 _FLATTENING = frozenset({"Flatten", "Reshape", "Squeeze", "Dropout", "Identity"})
 
 
@@ -93,7 +100,7 @@ class Calibration:
     """Keep the exact network's activations, and sums over them, on the calibration images.
 
     Everything is computed when it is first asked for. The tensors between layers stay in memory, about four
-    bytes times their elements times the number of images.
+    bytes times their elements times the number of images; where that is more than `KEPT_BYTES`, in files.
 
     Attributes:
         graph: The exact network.
@@ -198,10 +205,29 @@ class Calibration:
         """Return a tensor between layers as the exact network computes it, ``[image][...]``."""
         if not self._exact:
             wanted = [name for layer in self.graph.layers for name in layer.outputs]
-            feeds = {self.graph.input_name: self.images}
-            values = self.run(list(self.graph.model.graph.node), self.arrays, feeds, wanted)
+            shapes = {name: (len(self.images), *self.graph.shapes[name][1:]) for name in wanted}
+            large = 4 * sum(prod(shape) for shape in shapes.values()) > KEPT_BYTES
+            values = self._on_disk(shapes) if large else self._run_all(self.images, wanted)
             self._exact = {**values, self.graph.input_name: self.images}
         return self._exact[tensor]
+
+    def _run_all(self, images: Float32, wanted: Sequence[str]) -> dict[str, Float32]:
+        return self.run(list(self.graph.model.graph.node), self.arrays, {self.graph.input_name: images}, wanted)
+
+    def _on_disk(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Float32]:
+        """Compute tensors a few images at a time, into files that go with this object; pages in use are in memory."""
+        self._folder = TemporaryDirectory(prefix="blinkplan-")
+        _log.info("%s: activations are kept in %s", self.graph.name, self._folder.name)
+        found: dict[str, Float32] = {}
+        for number, (name, shape) in enumerate(shapes.items()):
+            found[name] = np.memmap(Path(self._folder.name) / str(number), np.float32, "w+", shape=shape)
+        each = 4 * sum(prod(shape[1:]) for shape in shapes.values())
+        step = max(1, min(BATCH, KEPT_BYTES // each))
+        for start in range(0, len(self.images), step):
+            some = slice(start, start + step)
+            for name, values in self._run_all(self.images[some], list(shapes)).items():
+                found[name][some] = values.reshape(found[name][some].shape)
+        return found
 
     def in_bytes(self, dtype: str) -> Calibration:
         """Return what a network that computes in a quantised format is made from: this, or the same equalised.

@@ -11,6 +11,7 @@ from networks import NETWORKS, saved
 from onnx import numpy_helper
 
 import planner
+from planner import calibration as calibrating
 from planner.accuracy import Evaluator
 from planner.calibration import Calibration
 from planner.dataset import Dataset, Split
@@ -61,12 +62,27 @@ def test_what_lies_behind_a_change_gives_what_the_whole_network_gives(name, tmp_
     calibration = Calibration.of(graph, data)
     judge = Evaluator(graph, data.inputs("validation"), data.validation.labels)
     np.testing.assert_array_equal(bench.exact, judge.exact())
-    for layer, choice in reversed(pairs_to_measure(graph, applicable(graph, ASKED))):
+    for layer, choice in reversed(pairs_to_measure(graph, applicable(graph, ASKED))[::2]):
         whole = judge.logits(apply(graph, alone(graph, layer, choice), calibration).model)
         found = bench.measure(layer, choice)
         change = whole - judge.exact()
         np.testing.assert_allclose(found.change, change - change.mean(1, keepdims=True), atol=5e-3)
         assert found.cost.images == len(data.validation)
+
+
+def test_activations_that_are_too_much_for_memory_change_nothing(model, monkeypatch):
+    pairs = pairs_to_measure(model.graph, applicable(model.graph, ASKED))[::3]
+    tensor = model.graph.layers[0].outputs[0]
+    found, kept = [], []
+    for limit in (benches.KEPT_BYTES, 50_000):
+        for module in (calibrating, benches):
+            monkeypatch.setattr(module, "KEPT_BYTES", limit)
+        calibration = Calibration.of(model.graph, model.data())
+        bench = Bench(Subject(graph=model.graph, data=model.data(), refit=True, judge=Judge()), calibration)
+        found.append([bench.measure(*pair).cost for pair in pairs])
+        kept.append(calibration.exact(tensor))
+    assert found[0] == found[1]
+    assert [isinstance(array, np.memmap) for array in kept] == [False, True]
 
 
 def test_every_executor_finds_what_this_process_finds(model):

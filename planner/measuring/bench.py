@@ -11,6 +11,7 @@ import pickle
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from planner.accuracy import LossCost, compare, scores_of
 from planner.batching import batchable
-from planner.calibration import Calibration, arrays_of, opset_of
+from planner.calibration import KEPT_BYTES, Calibration, arrays_of, opset_of
 from planner.dataset import Split
 from planner.errors import InputError
 from planner.execution import BATCH, Part, run_nodes
@@ -122,12 +123,15 @@ class _Prefix:
         self._live: Arrays = {graph.input_name: images}
 
     def before(self, index: int) -> Arrays:
-        """Return the tensors that are made before the layer of an index and read from it on."""
+        """Return the tensors that are made before the layer of an index and read from it on.
+
+        Where they are too much to be kept, those of the last cut before it that are not.
+        """
+        while index and 4 * len(self._images) * self._elements(index) > KEPT_BYTES:
+            index -= 1
         if index < self._at:
             self._at, self._live = 0, {self._graph.input_name: self._images}
-        layers = self._graph.layers
-        wanted = {name for layer in layers[index:] for name in layer.inputs}
-        wanted -= {name for layer in layers[index:] for name in layer.outputs}
+        layers, wanted = self._graph.layers, self._wanted(index)
         made = {name for layer in layers[self._at : index] for name in layer.outputs}
         fresh = [name for name in made if name in wanted]
         if fresh:
@@ -149,6 +153,15 @@ class _Prefix:
         self._live = {name: array for name, array in self._live.items() if name in wanted}
         self._at = index
         return self._live
+
+    def _wanted(self, index: int) -> set[str]:
+        """Return the names of the tensors that are made before a layer and read from it on."""
+        layers = self._graph.layers[index:]
+        return {name for layer in layers for name in layer.inputs} - {n for layer in layers for n in layer.outputs}
+
+    def _elements(self, index: int) -> int:
+        """Count the elements that such tensors have for an image."""
+        return sum(prod(self._graph.shapes[name][1:]) for name in self._wanted(index))
 
 
 class Bench:
@@ -230,7 +243,7 @@ class Bench:
         feeds = self._prefix.before(cut)
         arrays = arrays_of(model)
         output = graph.output_name
-        nodes = _behind(model, output, set(feeds)) if cut else list(model.graph.node)
+        nodes = _behind(model, output, set(feeds))
         read = {name for node in nodes for name in node.input}
         feeds = {name: array for name, array in feeds.items() if name in read}
         part = Part(
