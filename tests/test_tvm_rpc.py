@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import networks
 import numpy as np
@@ -15,6 +17,7 @@ import samples
 from entries import image, whole
 
 import planner
+from planner import compiler
 from planner.devices import open_device
 from planner.devices._servers import LostError
 from planner.devices.tvm_rpc import RpcProgram, TvmRpcDevice
@@ -173,17 +176,53 @@ def _expired(server) -> bool:
     return False
 
 
-def test_a_small_network_is_measured_from_end_to_end(loopback: rpc.Loopback, device: TvmRpcDevice, tmp_path) -> None:
+def test_a_network_is_measured_from_end_to_end_though_a_server_dies_on_the_way(
+    loopback: rpc.Loopback, device: TvmRpcDevice, tmp_path: Path
+) -> None:
     model = planner.load(networks.saved(networks.chain(), tmp_path, "net"), data=samples.archive(tmp_path))
-    table = planner.measure([model], device=device, rounds=2, approximations=["int8w"])
-    here = planner.measure([model], device="tvm", rounds=2, approximations=["int8w"])
+    told: list[str] = []
+
+    def tell(what: str, done: int, of: int) -> None:
+        if "timing" in what and not told:
+            loopback.kill(loopback.servers[0])
+        told.extend([what] if "timing" in what else [])
+
+    table = planner.measure([model], device=device, rounds=3, approximations=["int8w"], progress=tell)
+    assert len(told) == 3
     assert table.provenance["device"] == "tvm_rpc"
-    for layer, local in zip(table.model("net").layers, here.model("net").layers, strict=True):
-        for choice, same in zip(layer.choices, local.choices, strict=True):
-            assert (choice.name, choice.weight_bytes, choice.activation_bytes, choice.loss) == (
-                same.name, same.weight_bytes, same.activation_bytes, same.loss,
-            )  # fmt: skip
-            assert choice.latency_ns > 0
+    (retried,) = table.provenance["summary"]["retried"]
+    assert retried["what"].startswith("a round of ")
+    assert retried["reason"].startswith("server ")
+    for layer in table.model("net").layers:
+        sizes = {choice.name: choice.weight_bytes for choice in layer.choices}
+        assert all(choice.latency_ns > 0 for choice in layer.choices)
+        assert "int8w" not in sizes or sizes["int8w"] < sizes["exact"]
+
+
+def test_a_network_is_compiled_for_the_machine_that_the_address_names(
+    loopback: rpc.Loopback, entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(output: str, objects: list[str], *_: object, **__: object) -> None:
+        shutil.copyfile(objects[0], output)
+
+    link.output_format = "so"
+    monkeypatch.setattr(compiler, "_linking", lambda _: link)
+    monkeypatch.setattr(compiler, "linker", lambda mtriple: (f"{mtriple}-gcc",))
+    device = open_device(f"{loopback.address}?servers=1&mcpu=cortex-a72&mtriple=aarch64-linux-gnu")
+    try:
+        assert device.target == {
+            "kind": "llvm", "mcpu": "cortex-a72", "mtriple": "aarch64-linux-gnu", "num-cores": 1
+        }  # fmt: skip
+        footprint = device.program(entry).footprint
+        assert footprint.weight_bytes["conv2"] == 4 * (16 * 12 * 9 + 16)
+        libraries = sorted(Path(device._folder.name).iterdir())
+        assert len(libraries) == 2
+        for library in libraries:
+            elf = library.read_bytes()
+            assert elf[:4] == b"\x7fELF"
+            assert int.from_bytes(elf[18:20], "little") == 183  # AArch64
+    finally:
+        device.close()
 
 
 @pytest.mark.parametrize("address", ["", "localhost", "localhost:9190", "localhost:x/key", "localhost:9190/"])
