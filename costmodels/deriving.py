@@ -85,7 +85,7 @@ def _changed(layer: LayerScripts, choice: str, forms: _Forms) -> Script | None:
     results = _results(forms)
     for there, here, mine in _examples(layer, choice, results):
         found = _patched(mine, there, here)
-        if found is not None and _stands_alone(found, forms):
+        if found is not None and _stands_alone(found, forms) and _is_whole(found, len(results)):
             return found
     return None
 
@@ -96,17 +96,28 @@ def _results(forms: _Forms) -> _Forms:
 
 def _examples(layer: LayerScripts, choice: str, results: _Forms) -> Iterator[tuple[Script, Script, Script]]:
     """Yield pairs of scripts that show a change, with the script of the choice that it is to be done to."""
-    alike = [choice, *(n for n in layer.known if n != choice and layer.kinds.get(n) == layer.kinds.get(choice))]
     for near in range(1, len(results) + 1):
         for before, mine in layer.known[choice].items():
             mine_results = _results(before)
             changes = [place for place, form in enumerate(results) if form != mine_results[place]]
             if len(changes) != near or not _stands_alone(mine, before):
                 continue
-            for name in alike:
+            for name in _alike(layer, choice, changes):
                 yield from (
                     (there, here, mine) for there, here in _pairs(layer.known[name], mine_results, results, changes)
                 )
+
+
+def _alike(layer: LayerScripts, choice: str, changes: Sequence[int]) -> Iterator[str]:
+    """Yield the choices that treat what changes as this one does, itself first."""
+    yield choice
+    if choice not in layer.kinds or len(layer.joined) <= max(changes):
+        return
+    words = sorted({int(layer.joined[place]) for place in changes})
+    mine = [layer.kinds[choice][word] for word in words]
+    for other, kind in layer.kinds.items():
+        if other != choice and other in layer.known and [kind[word] for word in words] == mine:
+            yield other
 
 
 def _pairs(
@@ -133,6 +144,13 @@ def _stands_alone(script: Script, forms: _Forms) -> bool:
         if op.shared and op.reads and op.reads[0] < 0
     }
     return all(read >= least for op in script.operations for read in op.reads) and made.isdisjoint(forms)
+
+
+def _is_whole(script: Script, findings: int) -> bool:
+    """Tell whether all that a script finds and makes is used: what is left over shows that a change did not fit."""
+    read = {read for op in script.operations for read in op.reads}
+    unread = set(range(len(script.operations))) - read - set(script.results)
+    return not unread and all(-1 - place in read for place in range(findings))
 
 
 def _bare(operation: Operation) -> Operation:

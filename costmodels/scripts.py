@@ -138,8 +138,9 @@ class LayerScripts:
             the network's input.
         known: For each choice its scripts, by what the layer finds: first the results of its sources in order, then
             what earlier readers have made of these for all, as ``number what form``, the number that of the result.
-        kinds: For each choice what it reads and writes, as a word: choices of one kind do so in the same type and
-            leave the same channels.
+        kinds: For each choice in which types it reads and writes, and with which channels, as a word each: choices
+            that share a word treat what they read, or what they add to what they make, in the same way.
+        joined: For each source whether the layer only adds it to what it makes.
 
     >>> relu = Operation(hint="relu", pattern=0, form="float32[1,10]", reads=(-1,))
     >>> script = Script(operations=(relu,), results=(0,))
@@ -151,11 +152,18 @@ class LayerScripts:
     name: str
     sources: tuple[str, ...]
     known: Mapping[str, Mapping[tuple[str, ...], Script]] = field(hash=False)
-    kinds: Mapping[str, str] = field(default_factory=dict, hash=False)
+    kinds: Mapping[str, tuple[str, str]] = field(default_factory=dict, hash=False)
+    joined: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse scripts that read what the layer does not find."""
         object.__setattr__(self, "sources", tuple(self.sources))
+        object.__setattr__(self, "joined", tuple(self.joined) or (False,) * len(self.sources))
+        object.__setattr__(self, "kinds", {choice: tuple(kind) for choice, kind in self.kinds.items()})
+        if len(self.joined) != len(self.sources) or any(len(kind) != 2 for kind in self.kinds.values()):
+            raise TableError("joined has one entry for each source, kinds two words for each choice").at(
+                layer=self.name
+            )
         for choice, scripts in self.known.items():
             for finds, script in scripts.items():
                 least = min((read for op in script.operations for read in op.reads), default=0)

@@ -43,7 +43,8 @@ def to_json(scripts: ModelScripts) -> dict[str, Any]:
             {
                 "name": layer.name,
                 "sources": list(layer.sources),
-                "kinds": dict(layer.kinds),
+                "kinds": {choice: list(kind) for choice, kind in layer.kinds.items()},
+                "joined": list(layer.joined),
                 "scripts": listed,
                 "known": known,
             }
@@ -134,5 +135,6 @@ def _layer(entry: Mapping[str, Any], forms: list[str], operations: list[Operatio
             choice: {tuple(forms[form] for form in found): scripts[number] for found, number in pairs}
             for choice, pairs in entry["known"].items()
         },
-        kinds=dict(entry["kinds"]),
+        kinds={choice: tuple(kind) for choice, kind in entry["kinds"].items()},
+        joined=tuple(entry["joined"]),
     )

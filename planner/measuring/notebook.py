@@ -11,6 +11,7 @@ from costmodels.composing import Found, Laid, anchor_of, found_forms, lay
 from costmodels.fusion import fused
 from costmodels.scripts import INPUT, LayerScripts, ModelScripts, Operation, Script
 from planner.choices import formats
+from planner.masks.costs import is_joined
 from planner.operators import KernelFacts, RawOperation
 
 if TYPE_CHECKING:
@@ -188,10 +189,10 @@ class Notebook:
             )
         return tuple(number - mine.start for number in results)
 
-    def _kind(self, layer: str, choice: str) -> str:
+    def _kind(self, layer: str, choice: str) -> tuple[str, str]:
+        """Name how a choice reads, and how it writes: what is added to what a layer makes has those channels."""
         reads, writes = formats(self.graph, layer, choice)
-        # What is added to what a layer makes has the channels that it writes.
-        return str(reads) if len(self.sources(layer)) == 1 else f"{reads} > {writes}"
+        return str(reads), str(replace(reads, mask=writes.mask))
 
     def scripts(self, *, slack_bytes: int = 0, checked: int = 0) -> ModelScripts:
         """Return what was learnt."""
@@ -205,6 +206,10 @@ class Notebook:
                         choice: {found: self._scheduled(layer.name, found, script) for found, script in known.items()}
                         for choice, known in self.known.get(layer.name, {}).items()
                     },
+                    joined=tuple(
+                        source != INPUT and is_joined(self.graph, source, layer.name)
+                        for source in self.sources(layer.name)
+                    ),
                     kinds={name: self._kind(layer.name, name) for name in self.known.get(layer.name, {})},
                 )
                 for layer in self.graph.layers
