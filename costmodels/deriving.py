@@ -189,8 +189,8 @@ def _place(in_mine: Mapping[int, int], start: int, end: int) -> int | None:
     if start < end:
         places = [in_mine.get(number, -1) for number in range(start, end)]
         return places[0] if places[0] >= 0 and places == list(range(places[0], places[0] + len(places))) else None
-    if start in in_mine:
-        return in_mine[start]
+    if start in in_mine or start == 0:
+        return in_mine.get(start, 0)
     return in_mine[start - 1] + 1 if start - 1 in in_mine else None
 
 
@@ -233,6 +233,18 @@ class _Patch:
             if in_mine.get(other) in self._of_mine:
                 self._of_here[number] = self._of_mine[in_mine[other]]
 
+        self._instead = self._findings()
+
+    def _findings(self) -> dict[int, int]:
+        """Return what is read in place of what the layer finds, where all that stays reads it so."""
+        found: dict[int, set[int]] = {}
+        for number, other in self._in_here.items():
+            before, after = self._there.operations[number].reads, self._here.operations[other].reads
+            for was, now in zip(before, after, strict=False):
+                if was < 0:
+                    found.setdefault(was, set()).add(now)
+        return {was: next(iter(nows)) for was, nows in found.items() if len(nows) == 1}
+
     def script(self) -> Script | None:
         """Return the changed script; None where something is read that is gone."""
         operations: list[Operation] = []
@@ -252,7 +264,10 @@ class _Patch:
         reads = [_numbered(read, self._of_mine) for read in self._mine.operations[number].reads]
         twin = self._twin.get(number)
         if twin is None or twin not in self._in_here:
-            return reads
+            return [
+                _numbered(self._instead.get(old, old), self._of_here) if old < 0 else read
+                for old, read in zip(self._mine.operations[number].reads, reads, strict=True)
+            ]
         before = self._there.operations[twin].reads
         after = self._here.operations[self._in_here[twin]].reads
         if not len(before) == len(after) == len(reads):
