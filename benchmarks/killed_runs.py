@@ -13,6 +13,7 @@ and latencies within their spread.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
@@ -66,7 +67,7 @@ class Kill:
 
 def contents(path: Path) -> Rows:
     """Return all samples, results and arrays of a store by what identifies them."""
-    with sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=60) as connection:
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=60)) as connection:
         found: Rows = {}
         for kind, query in (
             ("sample", "SELECT what, digest, run, round, nanoseconds, control_ns, mark, time FROM samples"),
@@ -75,7 +76,6 @@ def contents(path: Path) -> Rows:
         ):
             rows = connection.execute(f"{query} JOIN subjects ON subjects.id = subject")
             found |= {(kind, *row[:4]): tuple(row[4:]) for row in rows}
-    connection.close()
     return found
 
 
