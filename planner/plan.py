@@ -13,10 +13,10 @@ from costmodels import CostTable, TableError, write_aside
 from planner.budget import Budget
 from planner.domination import Dominated, describe
 from planner.errors import InputError
-from planner.figures import exact_loss, figures
+from planner.figures import Choices, exact_loss, figures
 from planner.predicting import Predicted, predicted
 
-__all__ = ["Plan", "PlannedLayer", "check"]
+__all__ = ["Plan", "PlannedLayer", "check", "expected_ns"]
 
 _KIND = "blinkplan plan"
 _VERSION = 1
@@ -80,6 +80,8 @@ class Plan:
         sources: SHA-256 of the network's file for each model that the table knows it of.
         dropped: Choices that were left out beforehand, because another one of their layer is as good in every cost.
         predicted: What each model is expected to lose, interactions counted, where the table knows them.
+        expected_ns: Nanoseconds that each model is expected to take in the median.  What is promised has the table's
+            reserve on top, so that a network that is measured keeps it.
 
     >>> from costmodels import ChoiceCost, LayerCosts, ModelCosts
     >>> from planner.planning import plan
@@ -108,6 +110,7 @@ class Plan:
     sources: dict[str, str] = field(default_factory=dict, hash=False)
     dropped: tuple[Dominated, ...] = ()
     predicted: tuple[Predicted, ...] = ()
+    expected_ns: dict[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Refuse a plan that contradicts itself."""
@@ -189,6 +192,7 @@ class Plan:
             "sources": self.sources,
             "dropped": [asdict(item) for item in self.dropped],
             "predicted": [asdict(item) for item in self.predicted],
+            "expected_ns": self.expected_ns,
             "layers": [{name: getattr(layer, name) for name in _LAYER_KEYS} for layer in self.layers],
         }
 
@@ -221,7 +225,11 @@ class Plan:
             ]
         lines.append("")
         for model, taken in self.latency_ns.items():
-            lines.append(_beside(f"latency of {model}", taken, self.budget.latency_ns(model), 10**6, "ms"))
+            expected = self.expected_ns.get(model, taken)
+            lines.append(
+                _beside(f"latency of {model}", taken, self.budget.latency_ns(model), 10**6, "ms")
+                + (f", {expected / 10**6:.6g} ms expected" if expected != taken else "")
+            )
         lines.append(_beside("memory", self.memory_bytes, self.budget.memory_bytes, 2**20, "MiB"))
         gap = "no bound" if self.gap is None else f"gap {100 * self.gap:.4g} %"
         lines.append(f"loss {self.loss:.6g}, {self.status} by {self.solver}, {gap} ({self.objective} minimised)")
@@ -257,6 +265,8 @@ def check(plan: Plan, table: CostTable) -> tuple[str, ...]:
         ("weight_bytes", plan.weight_bytes, exact.weight_bytes),
         ("arena_bytes", plan.arena_bytes, exact.arena_bytes),
     ]
+    if plan.expected_ns:
+        said.append(("expected_ns", plan.expected_ns, expected_ns(table, plan.choices)))
     if plan.predicted:
         said.append(("predicted", plan.predicted, predicted(table, plan.choices)))
     for layer in plan.layers:
@@ -281,6 +291,11 @@ def check(plan: Plan, table: CostTable) -> tuple[str, ...]:
     return tuple(wrong)
 
 
+def expected_ns(table: CostTable, choices: Choices) -> dict[str, int]:
+    """Return the nanoseconds that each model is expected to take in the median under choices, without reserve."""
+    return {model.name: round(model.expected_latency_ns(choices[model.name])) for model in table.models}
+
+
 _PLAN_KEYS = (
     *("loss", "bound", "gap", "status", "objective", "latency_ns", "weight_bytes", "arena_bytes"),
     *("table_digest", "solver", "seconds", "versions", "refit", "exact_latency_ns", "sources"),
@@ -299,6 +314,7 @@ def _from_json(found: Any) -> Plan:
         # Plans of older versions leave nothing out, and predict nothing.
         dropped=tuple(Dominated(**item) for item in found.get("dropped", [])),
         predicted=tuple(Predicted(**item) for item in found.get("predicted", [])),
+        expected_ns=found.get("expected_ns", {}),
         **{name: found[name] for name in _PLAN_KEYS},
     )
     derived: Mapping[str, object] = {

@@ -20,7 +20,7 @@ from planner.fitting import Found, fitted
 from planner.formulate import formulate
 from planner.formulation import LOSS, Arena, Formulation, Objective
 from planner.infeasible import explain
-from planner.plan import Plan, PlannedLayer
+from planner.plan import Plan, PlannedLayer, expected_ns
 from planner.predicting import predicted
 from solvers import Solution, Solver, Status
 
@@ -300,6 +300,7 @@ def _plan(search: _Search, table: CostTable, dropped: tuple[Dominated, ...], fou
         sources=_sources(table),
         dropped=dropped,
         predicted=predicted(table, found.choices),
+        expected_ns=expected_ns(table, found.choices),
     )
 
 

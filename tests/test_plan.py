@@ -333,3 +333,19 @@ def test_the_check_finds_what_was_changed() -> None:
 def test_every_installed_solver_plans(tmp_path: Path) -> None:
     for name in solvers.available():
         assert plan(small_table(), Budget(latency_ms="0.0024"), name, workers=1).loss == 0.01
+
+
+def test_what_is_expected_stands_beside_what_is_promised_with_a_reserve(tmp_path: Path) -> None:
+    table = small_table(overhead_ns=100, scale=1.5, reserve=1.04)
+    found = plan(table, Budget())
+    model = table.models[0]
+    picked = [layer.choice(found.choices[model.name][layer.name]) for layer in model.layers]
+    expected = 100 + 1.5 * sum(choice.latency_ns for choice in picked)
+    assert found.expected_ns == {model.name: round(expected)}
+    assert expected < found.latency_ns[model.name] <= 1.05 * expected
+    assert "ms expected" in str(found)
+    found.write(tmp_path / "plan.json")
+    assert Plan.read(tmp_path / "plan.json") == found
+    assert not check(found, table)
+    wrong = replace(found, expected_ns={model.name: 1})
+    assert any("expected_ns" in text for text in check(wrong, table))
