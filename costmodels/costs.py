@@ -65,7 +65,7 @@ class ChoiceCost:
         latency_std_ns: Standard deviation of the latency, nanoseconds.
         loss_raw: The loss as measured, which noise can make negative.
         loss_std: Standard error of the loss.
-        top1_change: Change of the top-1 accuracy, points; negative is worse.
+        top1_change: Change of the top-1 accuracy that is expected, points; negative is worse.
         top1_change_std: Standard error of that change, points.
         in_format: What it reads.
         out_format: What it writes.

@@ -155,6 +155,7 @@ def measure(
                 "calibration_images": len(model.data().calibration),
                 "validation_images": len(model.data().validation),
                 "loss": losses[model.name].loss,
+                "hopeless": losses[model.name].stopped,
                 **noted,
             }
             for model, (_, noted) in zip(models, costs, strict=True)

@@ -227,7 +227,8 @@ def _accuracy(report: Report) -> str:
         f"<p>{html.escape(n.name)}: top-1 {n.top1:.2f} % on {n.images} test images that no choice has seen, exact "
         f"{n.exact_top1:.2f} %: {n.top1_change:+.2f} ± {n.top1_change_std:.2f} points. "
         f"{n.control_p50_ns / n.p50_ns:.2f} times as fast as the exact build timed in the same rounds "
-        f"({n.runs} runs; p99 {n.p99_ns / 1e3:.1f} µs). {html.escape(n.against_onnxruntime)}</p>"
+        f"({n.runs} runs; p99 {n.p99_ns / 1e3:.1f} µs). {html.escape(n.against_onnxruntime)} "
+        f"{html.escape(n.against_expected)}</p>"
         for n in report.networks
     ]
     return "".join(lines)

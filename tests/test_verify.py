@@ -15,7 +15,7 @@ from planner.budget import Budget
 from planner.cli import main
 from planner.deploy import calibrated
 from planner.errors import InputError
-from planner.tvm_config import BuildConfig
+from planner.tvm_config import BuildConfig, ExpectedConfig
 from planner.verify import Measured, Promise, Report, verify
 
 
@@ -84,6 +84,23 @@ def test_the_page_shows_what_a_user_would_run_instead() -> None:
     shown = _accuracy(report((1, 1.0), (1, 1), onnxruntime_p50_ns=25.0, onnxruntime_p99_ns=30.0))
     assert "onnxruntime float32" in shown
     assert "this build 2.50 times as fast" in shown
+
+
+def test_what_the_plan_expected_of_the_accuracy_stands_beside_what_is_measured(
+    copy: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from planner.report import _accuracy
+
+    build, data = copy
+    assert BuildConfig.read(build / "tvm_build.json").networks[0].expected is not None  # the plan knew it
+    change(build, expected=ExpectedConfig(loss=0.02, loss_std=0.01, top1_change=-0.5, top1_std=0.25))
+    found = verify(build, data=data)
+    assert "expected: top-1 -0.50 +- 0.25 points, loss +0.0200 +- 0.0100" in str(found)
+    assert "expected: top-1 -0.50" in _accuracy(found)
+    found.write(tmp_path / "report.json")
+    assert Report.read(tmp_path / "report.json") == found
+    change(build, expected=None)
+    assert "expected" not in str(verify(build, data=data))
 
 
 def test_what_is_measured_is_what_the_networks_beside_it_lose(copy: tuple[Path, Path]) -> None:

@@ -226,4 +226,8 @@ def loss_of(layer: str, choice: str, losses: Mapping[tuple[str, str], LossCost])
         top1_change=sum(part.top1_change for part in parts),
         top1_change_std=float(np.hypot.reduce([part.top1_change_std for part in parts])),
         parameter_bytes=parts[0].parameter_bytes,
+        top1_expected=sum(part.top1_expected for part in parts),
+        top1_expected_std=float(np.hypot.reduce([part.top1_expected_std for part in parts])),
+        images=min(part.images for part in parts),
+        stopped=any(part.stopped for part in parts),
     )

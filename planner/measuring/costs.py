@@ -64,8 +64,8 @@ def model_costs(
                     loss=max(0.0, loss.loss_raw) if loss else 0.0,
                     loss_raw=loss.loss_raw if loss else 0.0,
                     loss_std=loss.loss_std if loss else 0.0,
-                    top1_change=loss.top1_change if loss else 0.0,
-                    top1_change_std=loss.top1_change_std if loss else 0.0,
+                    top1_change=loss.top1_expected if loss else 0.0,
+                    top1_change_std=loss.top1_expected_std if loss else 0.0,
                     in_format=reads,
                     out_format=writes,
                 )

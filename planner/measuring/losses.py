@@ -62,6 +62,11 @@ class Losses:
     labels: NDArray[np.int64] = field(repr=False)
     loss: str
 
+    @property
+    def stopped(self) -> list[str]:
+        """Layers and choices that were not judged on all images, because they are hopeless."""
+        return [f"{layer} {choice}" for (layer, choice), cost in self.costs.items() if cost.stopped]
+
     def interactions(self) -> Interactions:
         """Work out what choices lose together."""
         alone = {
@@ -128,16 +133,16 @@ def choice_losses(
         tell(f"{model.name}: losses", len(found), len(pairs))
     exact = _exact(model, work, store)
     costs = {pair: _cost(found[pair].value) for pair in pairs}
-    stopped = [f"{layer} {choice}" for (layer, choice), cost in costs.items() if cost.stopped]
-    if stopped:
-        logger.info("%s: hopeless, and not judged to the end: %s", model.name, ", ".join(stopped))
-    return Losses(
+    losses = Losses(
         costs=costs,
         changes={pair: found[pair].arrays["change"] for pair in pairs},
         exact=exact,
         labels=data.validation.labels,
         loss=about["loss"],
     )
+    if losses.stopped:
+        logger.info("%s: hopeless, and not judged to the end: %s", model.name, ", ".join(losses.stopped))
+    return losses
 
 
 def _missing(work: _Work, store: Store, abouts: Mapping[Pair, Mapping[str, Any]]) -> Iterator[tuple[Pair, Record]]:
