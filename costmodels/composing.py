@@ -7,7 +7,7 @@ Scripts are laid end to end in the order of the layers, each as it was learnt or
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from costmodels.deriving import script_for
@@ -70,11 +70,13 @@ class Laid:
         operations: The operators, their reads numbered through the network; -1 for its input.
         owners: The layer of each.
         results: By layer, the operators whose results others read.
+        types: By layer, the type that it writes where that is not float32.
     """
 
     operations: list[Operation]
     owners: list[str]
     results: dict[str, tuple[int, ...]]
+    types: dict[str, str] = field(default_factory=dict)
 
 
 def found_forms(laid: Laid, sources: Sequence[str], input_form: str) -> Found:
@@ -91,7 +93,8 @@ def found_forms(laid: Laid, sources: Sequence[str], input_form: str) -> Found:
     for source in sources:
         for result in (-1,) if source == INPUT else laid.results[source]:
             origin[result] = len(numbers)
-            forms.append(input_form if result < 0 else laid.operations[result].form)
+            form = input_form if result < 0 else laid.operations[result].form
+            forms.append(f"{form}:{laid.types[source]}" if source in laid.types else form)
             numbers.append(result)
     for number, operation in enumerate(laid.operations):
         made_of = next((origin[read] for read in operation.reads if read in origin), None)
@@ -124,7 +127,7 @@ def compose(scripts: ModelScripts, choices: Mapping[str, str]) -> Composition:
         script, sure = script_for(layer, choices[layer.name], found.forms)
         if not sure:
             guessed.append(layer.name)
-        lay(laid, layer.name, script, found)
+        lay(laid, layer.name, script, found, layer.writes.get(choices[layer.name], ""))
     last = scripts.layers[-1].name
     whole, asked = memory_script(laid, laid.results[last][-1], scripts.input_form)
     return Composition(script=whole, asked_bytes=asked, guessed=tuple(guessed))
@@ -142,8 +145,18 @@ def arena_of(scripts: ModelScripts, choices: tuple[str, ...]) -> tuple[int, bool
     return composed.bytes, composed.exact
 
 
-def lay(laid: Laid, layer: str, script: Script, found: Found) -> None:
-    """Lay a layer's script behind those of the layers before."""
+def lay(laid: Laid, layer: str, script: Script, found: Found, writes: str = "") -> None:
+    """Lay a layer's script behind those of the layers before.
+
+    Args:
+        laid: The layers before.
+        layer: Name of the layer.
+        script: Its script.
+        found: What it finds.
+        writes: The type that it writes, where that is not float32.
+    """
+    if writes:
+        laid.types[layer] = writes
     start = len(laid.operations)
 
     def number(read: int) -> int:

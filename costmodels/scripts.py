@@ -136,10 +136,13 @@ class LayerScripts:
         name: Name of the layer.
         sources: The layers that make what it reads, in the order in which a script counts them; :data:`INPUT` for
             the network's input.
-        known: For each choice its scripts, by what the layer finds: first the results of its sources in order, then
-            what earlier readers have made of these for all, as ``number what form``, the number that of the result.
+        known: For each choice its scripts, by what the layer finds: first the results of its sources in order, as
+            ``form`` or ``form:type``, then what earlier readers have made of these for all, as ``number what form``,
+            the number that of the result.
         kinds: For each choice in which types it reads and writes, and with which channels, as a word each: choices
             that share a word treat what they read, or what they add to what they make, in the same way.
+        writes: For each choice the type that it writes, in the words of formats, where that is not float32: bytes of
+            unlike types are one form.
         joined: For each source whether the layer only adds it to what it makes.
 
     >>> relu = Operation(hint="relu", pattern=0, form="float32[1,10]", reads=(-1,))
@@ -153,6 +156,7 @@ class LayerScripts:
     sources: tuple[str, ...]
     known: Mapping[str, Mapping[tuple[str, ...], Script]] = field(hash=False)
     kinds: Mapping[str, tuple[str, str]] = field(default_factory=dict, hash=False)
+    writes: Mapping[str, str] = field(default_factory=dict, hash=False)
     joined: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:

@@ -44,6 +44,7 @@ def to_json(scripts: ModelScripts) -> dict[str, Any]:
                 "name": layer.name,
                 "sources": list(layer.sources),
                 "kinds": {choice: list(kind) for choice, kind in layer.kinds.items()},
+                "writes": dict(layer.writes),
                 "joined": list(layer.joined),
                 "scripts": listed,
                 "known": known,
@@ -136,5 +137,6 @@ def _layer(entry: Mapping[str, Any], forms: list[str], operations: list[Operatio
             for choice, pairs in entry["known"].items()
         },
         kinds={choice: tuple(kind) for choice, kind in entry["kinds"].items()},
+        writes=dict(entry["writes"]),
         joined=tuple(entry["joined"]),
     )

@@ -37,7 +37,7 @@ __all__ = ["Build", "Builds"]
 
 METHOD = 2
 """How builds are timed; another number for times that are not to be mixed with those that a store has."""
-MEMORY_METHOD = 1
+MEMORY_METHOD = 2
 """How memory scripts are learnt, likewise."""
 FEW_IMAGES = 16
 """Calibration images of networks that are only timed and weighed: neither time nor bytes depend on weights' values."""

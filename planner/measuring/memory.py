@@ -119,7 +119,8 @@ def _unfamiliar(
         new = [name for name in fitting[layer.name] if not script_for(layer, name, found.forms)[1]]
         plan[layer.name] = str(random.choice(new or list(fitting[layer.name])))
         unknown += bool(new)
-        lay(laid, layer.name, script_for(layer, plan[layer.name], found.forms)[0], found)
+        script, _ = script_for(layer, plan[layer.name], found.forms)
+        lay(laid, layer.name, script, found, layer.writes.get(plan[layer.name], ""))
     return unknown, plan
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from costmodels.composing import Found, Laid, anchor_of, found_forms, lay
 from costmodels.fusion import fused
 from costmodels.scripts import INPUT, LayerScripts, ModelScripts, Operation, Script
+from planner.activations.boundaries import FLOAT
 from planner.choices import formats
 from planner.masks.costs import is_joined
 from planner.operators import KernelFacts, RawOperation
@@ -81,7 +82,7 @@ class Notebook:
                     f"{self.graph.name}: layer {layer!r} under {choices[layer]!r} became something else than before, "
                     f"though it found the same: {', '.join(found.forms)}"
                 )
-            lay(laid, layer, script, found)
+            lay(laid, layer, script, found, self._writes(layer, choices[layer]))
         if kernels:
             self._learn_facts(laid, kernels)
         return new
@@ -120,7 +121,7 @@ class Notebook:
         operations = []
         for operation in script.operations:
             reads = [
-                script.operations[read].form if read >= 0 else found[-1 - read].rpartition(" ")[2]
+                script.operations[read].form if read >= 0 else found[-1 - read].rpartition(" ")[2].partition(":")[0]
                 for read in operation.reads
             ]
             facts = self.facts.get(self._key(layer, operation, reads))
@@ -194,6 +195,11 @@ class Notebook:
         reads, writes = formats(self.graph, layer, choice)
         return str(reads), str(replace(reads, mask=writes.mask))
 
+    def _writes(self, layer: str, choice: str) -> str:
+        """Name the type that a choice writes; nothing for float32."""
+        written = formats(self.graph, layer, choice)[1].dtype
+        return "" if written == FLOAT else written
+
     def scripts(self, *, slack_bytes: int = 0, checked: int = 0) -> ModelScripts:
         """Return what was learnt."""
         return ModelScripts(
@@ -205,6 +211,11 @@ class Notebook:
                     known={
                         choice: {found: self._scheduled(layer.name, found, script) for found, script in known.items()}
                         for choice, known in self.known.get(layer.name, {}).items()
+                    },
+                    writes={
+                        name: written
+                        for name in self.known.get(layer.name, {})
+                        if (written := self._writes(layer.name, name))
                     },
                     joined=tuple(
                         source != INPUT and is_joined(self.graph, source, layer.name)
