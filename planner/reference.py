@@ -25,7 +25,7 @@ __all__ = ["Reference"]
 
 REST_S = 0.25
 """Until the threads of a runtime that has just run are quiet: TVM's spin for 0.14 s."""
-VISITS = 4
+VISITS = 3
 """Rounds in which a process of its own is asked, spread over all: each costs two rests."""
 
 
