@@ -4,12 +4,14 @@ How much memory a plan's activations need depends on how its layers meet, which 
 each choice it knows what is alive at least and at most.  With the least, the problem has every plan that there is, and
 its bound and its proofs hold; what comes out is put together and looked at.  Where it needs more than is allowed, the
 layers that are to blame are given what they were seen to need, and the problem is solved again.  With the most, what
-comes out keeps the bound as a rule, and is looked at too.  Of all that keep every bound the best is taken.
+comes out keeps the bound as a rule, and is looked at too.  Of all that keep every bound the best is taken, and made
+better layer by layer while it can.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Protocol
@@ -17,7 +19,7 @@ from typing import Protocol
 from costmodels import ChoiceCost, CostTable, ModelCosts
 from costmodels.peaks import peaks
 from planner.budget import Budget
-from planner.errors import InfeasibleError, LimitError
+from planner.errors import InfeasibleError, InputError, LimitError
 from planner.figures import Choices, Figures, figures
 from planner.formulation import Arena, Objective
 
@@ -25,6 +27,8 @@ __all__ = ["Found", "fitted"]
 
 _ROUNDS = 12
 """Times that a problem is solved again with what a plan's layers were seen to need."""
+_POLISH_S = 2.0
+"""Seconds for looking at plans that differ in one layer from the best one found, where that is not proven best."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +98,8 @@ def fitted(
             "there is none: allow a little more memory"
         )
     best = min(kept)
+    if least is None or best.value > least:
+        best = _polished(table, budget, value, best)
     as_first = first.proven and objective != "memory" and least is not None and best.value <= least
     reached = first.bound is not None and best.value <= first.bound
     return Found(choices=best.choices, bound=first.bound, proven=as_first or reached)
@@ -154,6 +160,34 @@ def _safe(
         return []
     exact = figures(table, found.choices, budget)
     return [] if exact.broken(budget) else [_Kept(value(exact), found.choices)]
+
+
+def _polished(table: CostTable, budget: Budget, value: Callable[[Figures], Fraction], kept: _Kept) -> _Kept:
+    """Let single layers, or those of a tie, take other choices while that makes a plan better and keeps every bound."""
+    end = time.perf_counter() + _POLISH_S
+    better = True
+    while better and time.perf_counter() < end:
+        better = False
+        for model, layers, choice in _moves(table):
+            moved = {**kept.choices, model: {**kept.choices[model], **dict.fromkeys(layers, choice)}}
+            try:
+                exact = figures(table, moved, budget)
+            except InputError:
+                continue  # its channels do not meet those of its neighbours
+            if value(exact) < kept.value and not exact.broken(budget):
+                kept, better = _Kept(value(exact), moved), True
+            if time.perf_counter() > end:
+                break
+    return kept
+
+
+def _moves(table: CostTable) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """Yield models, layers that choose together, and what they may choose."""
+    for model in table.models:
+        alone = ((layer,) for layer in model.layers if layer.tie is None)
+        for layers in (*alone, *model.ties().values()):
+            for choice in ModelCosts.common_choices(layers):
+                yield model.name, tuple(layer.name for layer in layers), choice
 
 
 def _with_needs(table: CostTable, choices: Choices, exact: Figures, budget: Budget) -> CostTable | None:
