@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -143,6 +144,29 @@ def test_a_server_that_stops_answering_is_given_up(loopback: rpc.Loopback, devic
     assert all(network > 0 for network, _ in found)
     ((_, reason),) = device.notes()
     assert "no answer within 2 s" in reason
+
+
+def test_a_server_with_another_processor_is_not_taken_in_place_of_one_that_was_lost(
+    loopback: rpc.Loopback, device: TvmRpcDevice
+) -> None:
+    device.close()
+    loopback.wait_for(2)
+    one = open_device(f"{loopback.address}?servers=1")
+    try:
+        one.target = {**one.target, "mcpu": "another"}
+        with pytest.raises(LostError, match="another processor"):
+            one._take(5.0)
+        assert len(one._servers) == 1
+    finally:
+        one.close()
+
+
+def test_servers_that_are_left_go_on_without_the_tracker(device: TvmRpcDevice, entry: Entry) -> None:
+    programs = device.programs([entry] * 2)
+    device.tracker = dataclasses.replace(device.tracker, port=rpc.free_port())
+    device._servers[0].lose("cut off")
+    assert len(device.sample_round(programs)) == 2
+    assert len(device._servers) == 1
 
 
 def test_what_fails_over_there_is_an_error_and_no_lost_server(device: TvmRpcDevice) -> None:

@@ -127,6 +127,7 @@ class TvmRpcDevice:
         self._named = 0
         self._notes: list[tuple[str, str]] = []
         self._homes: WeakKeyDictionary[RpcProgram, int] = WeakKeyDictionary()
+        self.target: dict[str, Any] = {}
         self._take_all()
         self.target = self._agreed_target()
 
@@ -302,12 +303,14 @@ class TvmRpcDevice:
             if server not in self._servers:
                 return
             self._servers.remove(server)
-            # Where others are left they take over at once; where none is, the next one that asks waits for one.
-            if self._servers and self.tracker.servers()[1]:
+            # Where others are left they take over at once, even if the tracker is lost too; where none is, the next
+            # one that asks waits for one.
+            if self._servers:
                 try:
-                    self._take(CONNECT_S)
-                except LostError as none_free:
-                    logger.info("%s: %s", self.tracker, none_free)
+                    if self.tracker.servers()[1]:
+                        self._take(CONNECT_S)
+                except (LostError, InputError) as none_to_take:
+                    logger.warning("%s: going on with %d servers: %s", self.tracker, len(self._servers), none_to_take)
 
     def _take_all(self) -> None:
         """Take the servers that are free; wait for one where all are taken."""
@@ -336,6 +339,11 @@ class TvmRpcDevice:
         self._taken += 1
         # Mode 1 is TVM's for the big cores; the pool of a session is sized before anything runs in it.
         server.do(lambda: session.get_function("runtime.config_threadpool")(1, self.threads))
+        if self.target:
+            found = server.do(lambda: self._target_of(server))
+            if found != self.target:
+                server.close()
+                raise LostError(f"server {server.number}: another processor, {found}; expected {self.target}")
         self._servers.append(server)
 
     def _agreed_target(self) -> dict[str, Any]:
