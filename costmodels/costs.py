@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import cast
 
+from costmodels.checks import check_name, first_twice, real, whole
 from costmodels.composing import arena_of
 from costmodels.errors import TableError
 from costmodels.interactions import Interactions
 from costmodels.scripts import ModelScripts
 
 __all__ = ["ChoiceCost", "Conversion", "EdgeCosts", "Format", "LayerCosts", "ModelCosts"]
-
-LARGEST = 2**53
-"""No time (104 days of nanoseconds) or size (8 PiB) in a table is larger; so far floats count exactly too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,25 +88,25 @@ class ChoiceCost:
 
     def __post_init__(self) -> None:
         """Refuse what is missing, not finite or negative, and hold plain Python numbers."""
-        _check_name("choice", self.name)
+        check_name("choice", self.name)
         try:
             for field in ("latency_ns", "weight_bytes", "activation_bytes"):
-                object.__setattr__(self, field, _whole(field, getattr(self, field)))
+                object.__setattr__(self, field, whole(field, getattr(self, field)))
             for field in ("energy_nj", "least_activation_bytes"):
                 if getattr(self, field) is not None:
-                    object.__setattr__(self, field, _whole(field, getattr(self, field)))
+                    object.__setattr__(self, field, whole(field, getattr(self, field)))
             if self.least_arena > self.activation_bytes:
                 raise TableError(
                     f"least_activation_bytes is {self.least_arena}; expected at most activation_bytes, "
                     f"{self.activation_bytes}"
                 )
-            object.__setattr__(self, "loss", _real("loss", self.loss, least=0.0))
+            object.__setattr__(self, "loss", real("loss", self.loss, least=0.0))
             for field in ("latency_std_ns", "loss_std", "top1_change_std"):
                 if getattr(self, field) is not None:
-                    object.__setattr__(self, field, _real(field, getattr(self, field), least=0.0))
+                    object.__setattr__(self, field, real(field, getattr(self, field), least=0.0))
             for field in ("loss_raw", "top1_change"):
                 if getattr(self, field) is not None:
-                    object.__setattr__(self, field, _real(field, getattr(self, field)))
+                    object.__setattr__(self, field, real(field, getattr(self, field)))
         except TableError as error:
             raise error.at(choice=self.name) from None
 
@@ -142,15 +138,15 @@ class LayerCosts:
 
     def __post_init__(self) -> None:
         """Refuse a layer without choices and a choice that is there twice."""
-        _check_name("layer", self.name)
+        check_name("layer", self.name)
         object.__setattr__(self, "choices", tuple(self.choices))
         if not self.choices:
             raise TableError("the layer has no choices; expected at least one").at(layer=self.name)
-        twice = _first_twice(choice.name for choice in self.choices)
+        twice = first_twice(choice.name for choice in self.choices)
         if twice is not None:
             raise TableError("the choice is there twice").at(layer=self.name, choice=twice)
         if self.tie is not None:
-            _check_name("tie", self.tie)
+            check_name("tie", self.tie)
 
     def choice(self, name: str) -> ChoiceCost:
         """Return the choice of that name, or raise TableError listing those that exist."""
@@ -178,8 +174,8 @@ class Conversion:
         """Refuse unlike masks, and costs that are not finite or negative."""
         if self.source_format.mask != self.target_format.mask:
             raise TableError(f"no conversion can turn {self.source_format} into {self.target_format}: unlike masks")
-        object.__setattr__(self, "latency_ns", _whole("conversion latency_ns", self.latency_ns))
-        object.__setattr__(self, "loss", _real("conversion loss", self.loss, least=0.0))
+        object.__setattr__(self, "latency_ns", whole("conversion latency_ns", self.latency_ns))
+        object.__setattr__(self, "loss", real("conversion loss", self.loss, least=0.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +205,7 @@ class EdgeCosts:
         object.__setattr__(self, "conversions", tuple(self.conversions))
         if self.source == self.target:
             raise TableError("an edge leads from a layer to itself").at(edge=str(self))
-        twice = _first_twice(f"{c.source_format} -> {c.target_format}" for c in self.conversions)
+        twice = first_twice(f"{c.source_format} -> {c.target_format}" for c in self.conversions)
         if twice is not None:
             raise TableError(f"the conversion {twice} is there twice").at(edge=str(self))
         if not isinstance(self.joins, bool):
@@ -284,7 +280,7 @@ class ModelCosts:
 
     def __post_init__(self) -> None:
         """Refuse names no command line can hold, duplicates, dangling edges and empty ties."""
-        _check_name("model", self.name)
+        check_name("model", self.name)
         object.__setattr__(self, "layers", tuple(self.layers))
         object.__setattr__(self, "edges", tuple(self.edges))
         try:
@@ -294,12 +290,12 @@ class ModelCosts:
                 raise TableError("the model has no layers; expected at least one")
             for field in ("overhead_ns", "fixed_bytes", "exact_latency_ns", "reference_bytes"):
                 if getattr(self, field) is not None or field in ("overhead_ns", "fixed_bytes"):
-                    object.__setattr__(self, field, _whole(field, getattr(self, field)))
-            object.__setattr__(self, "scale", _real("scale", self.scale, least=0.0))
+                    object.__setattr__(self, field, whole(field, getattr(self, field)))
+            object.__setattr__(self, "scale", real("scale", self.scale, least=0.0))
             if self.scale == 0.0:
                 raise TableError("scale is 0; expected a positive number")
-            object.__setattr__(self, "reserve", _real("reserve", self.reserve, least=1.0))
-            twice = _first_twice(layer.name for layer in self.layers)
+            object.__setattr__(self, "reserve", real("reserve", self.reserve, least=1.0))
+            twice = first_twice(layer.name for layer in self.layers)
             if twice is not None:
                 raise TableError("the layer is there twice").at(layer=twice)
             self._check_ties()
@@ -316,7 +312,7 @@ class ModelCosts:
 
     def _check_edges(self) -> None:
         by_name = {layer.name: layer for layer in self.layers}
-        twice = _first_twice(str(edge) for edge in self.edges)
+        twice = first_twice(str(edge) for edge in self.edges)
         if twice is not None:
             raise TableError("the edge is there twice").at(edge=twice)
         for edge in self.edges:
@@ -390,48 +386,3 @@ class ModelCosts:
         met = [edge.cost(picked[edge.source].out_format, edge.read(picked[edge.target])) for edge in self.edges]
         converted = sum(cost.latency_ns for cost in met if cost is not None) / self.reserve
         return self.overhead_ns + self.scale * sum(choice.latency_ns for choice in picked.values()) + converted
-
-
-def _check_name(kind: str, name: object) -> None:
-    if not isinstance(name, str):
-        raise TableError(f"the name of a {kind} is {name!r}; expected text")
-    if not name.strip():
-        raise TableError(f"the name of a {kind} is empty")
-    if name != name.strip() or not name.isprintable():
-        raise TableError(f"the name of a {kind} is {name!r}; expected no control characters and no space around it")
-
-
-def _first_twice(names: Iterable[str]) -> str | None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None
-
-
-def _whole(field: str, value: object) -> int:
-    if value is None:
-        raise TableError(f"{field} is missing; expected a whole number of 0 or more")
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TableError(f"{field} is {value!r}; expected a whole number of 0 or more")
-    number = operator.index(value)
-    if number < 0:
-        raise TableError(f"{field} is {number}; expected a whole number of 0 or more")
-    if number > LARGEST:
-        raise TableError(f"{field} is {number}; expected at most {LARGEST}")
-    return number
-
-
-def _real(field: str, value: object, least: float | None = None) -> float:
-    expected = "a finite number" if least is None else f"a finite number of {least:g} or more"
-    if value is None:
-        raise TableError(f"{field} is missing; expected {expected}")
-    if isinstance(value, (bool, str, bytes)) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
-        raise TableError(f"{field} is {value!r}; expected {expected}")
-    number = float(cast("float", value))
-    if not math.isfinite(number) or (least is not None and number < least):
-        raise TableError(f"{field} is {number}; expected {expected}")
-    return number + 0.0  # turns -0.0 into 0.0

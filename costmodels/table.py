@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from costmodels.costs import ModelCosts, _first_twice
+from costmodels.checks import first_twice
+from costmodels.costs import ModelCosts
 from costmodels.errors import TableError
 from costmodels.files import write_aside
 
@@ -48,7 +49,7 @@ class CostTable:
         object.__setattr__(self, "models", tuple(self.models))
         if not self.models:
             raise TableError("the table has no models; expected at least one")
-        twice = _first_twice(model.name for model in self.models)
+        twice = first_twice(model.name for model in self.models)
         if twice is not None:
             raise TableError("the model is there twice").at(model=twice)
         if not isinstance(self.refit, bool):

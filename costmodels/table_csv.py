@@ -10,7 +10,8 @@ from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from costmodels.costs import LARGEST, ChoiceCost, LayerCosts, ModelCosts
+from costmodels.checks import LARGEST
+from costmodels.costs import ChoiceCost, LayerCosts, ModelCosts
 from costmodels.errors import TableError
 from costmodels.table import CostTable
 
