@@ -50,7 +50,7 @@ def test_without_a_compiler_ziglang_links(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_failed_link_says_why_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiler, "linker", lambda: ("false",))
+    monkeypatch.setattr(compiler, "linker", lambda mtriple=None: ("false",))
     with pytest.raises(RuntimeError, match="linking failed"):
         compiler.export(compiled(small())[0], tmp_path / "model.so")
     assert list(tmp_path.iterdir()) == []
@@ -98,6 +98,6 @@ def test_the_storage_plan_is_what_the_machine_allocates(tmp_path: Path) -> None:
 
 def test_names_every_pass_in_order() -> None:
     names = compiler.pass_names()
-    assert names.index("BlockedLayout") < names.index("FuseOps") < names.index("ShareStorages")
+    assert names.index("BlockedLayout") < names.index("FuseOps") < names.index("PlaceInOneStorage")
     assert names[-1] == "AttachGlobalSymbol"
     assert compiler.pass_context()["opt_level"] >= 0

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from planner.artefact import Artefact
 from planner.compiler import compile_networks, host_target, memory_script
-from planner.devices.tvm import TvmProgram
+from planner.devices.tvm import TvmDevice
 from planner.graph import read
 from planner.rewrite import applicable, apply, offers
 from planner.schedules import Options
@@ -176,5 +176,5 @@ def test_its_bytes_are_measured_on_the_artefact(graph) -> None:
     for choice in ("exact", "exact+winograd"):
         rewritten = apply(graph, {"third": choice}, images)
         entry = Entry(name="net", model=rewritten.model, nodes=rewritten.nodes)
-        both[choice] = TvmProgram(entry, host_target()).footprint.weight_bytes["third"]
+        both[choice] = TvmDevice(threads=1).program(entry).footprint.weight_bytes["third"]
     assert both["exact+winograd"] - both["exact"] == 16 * 16 * 4 * (16 - 9)
