@@ -100,6 +100,19 @@ def lower_unary(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
     return True
 
 
+def lower_cast(rewriter: Rewriter, var: relax.Var, call: relax.Call) -> bool:
+    """Take a map of float32 that is to be float32 as it lies: such a cast says that bytes are read as numbers here."""
+    source = call.args[0]
+    kinds = {str(source.ty.dtype), str(var.ty.dtype)} if isinstance(source, relax.Var) else set()
+    if kinds != {"float32"}:
+        return False
+    rewriter.settle(source)
+    if not rewriter.in_blocks(source):
+        return False
+    rewriter.put(var, *(rewriter.blocked.get(source) or rewriter.grouped[source]))
+    return True
+
+
 def _emitting(rewriter: Rewriter) -> Callable[..., Any]:
     """Give a function that emits an operator's call on operands in the blocked layout."""
     return lambda operator, *operands: rewriter.bb.emit(operator(*operands), name_hint=rewriter.name)
@@ -197,6 +210,7 @@ def _operand(rewriter: Rewriter, operand: Any, size: FeatureMap) -> Any:
 LOWERINGS = {
     **dict.fromkeys(sorted(_UNARY), lower_unary),
     **dict.fromkeys(sorted(_BINARY), lower_binary),
+    "relax.astype": lower_cast,
     "relax.power": lower_power,
     "relax.nn.prelu": lower_prelu,
 }
