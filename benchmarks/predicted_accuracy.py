@@ -160,6 +160,7 @@ def rows(name: str, arguments: argparse.Namespace, known: Sequence[Row]) -> Iter
             "model": name,
             "number": number,
             "seed": arguments.seed,
+            "approximations": arguments.approximations,
             "choices": plan,
             "images": measured.images,
             "top1_change": measured.top1_change,
@@ -300,7 +301,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = arguments.rows.read_text(encoding="utf-8").splitlines() if arguments.rows.exists() else []
     found = [json.loads(line) for line in lines]
     if arguments.page is not None:
-        page(found, arguments.page, f"python benchmarks/predicted_accuracy.py --plans {arguments.plans} --rows ROWS")
+        models = ",".join(dict.fromkeys(row["model"] for row in found))
+        command = f"python benchmarks/predicted_accuracy.py --models {models} --plans {arguments.plans} --rows ROWS"
+        page(found, arguments.page, command)
         return 0
     with arguments.rows.open("a", encoding="utf-8") as stream:
         for name in arguments.models.split(","):
