@@ -182,13 +182,15 @@ def _costs(model: ModelCosts, members: Sequence[ChoiceCost], *, spread: bool) ->
     """
     if len(members) == 1:
         (one,) = members
-        figures = (one.latency_ns, one.weight_bytes, one.activation_bytes, one.loss, one.energy_nj or 0)
+        alive = (one.activation_bytes, one.least_arena)
+        figures = (one.latency_ns, one.weight_bytes, *alive, one.loss, one.energy_nj or 0)
         return (*figures, (one.latency_std_ns or 0.0) if spread else 0)
     variance = sum(Fraction(choice.latency_std_ns or 0.0) ** 2 for choice in members) if spread else 0
     return (
         sum(model.scaled_ns(choice) for choice in members),
         sum(choice.weight_bytes for choice in members),
         max(choice.activation_bytes for choice in members),
+        max(choice.least_arena for choice in members),
         sum((exact_loss(choice.loss) for choice in members), Fraction(0)),
         sum(choice.energy_nj or 0 for choice in members),
         variance,
