@@ -46,7 +46,7 @@ from planner.segments import Entry
 MODELS = ("quick", "resnet8", "vggs", "vgg16q")
 RUNS = 20
 """Runs of a network in each sample."""
-QUIET_S = 40.0
+QUIET_S = 60.0
 """How long samples are taken again that other work on the machine disturbed."""
 Row = dict[str, Any]
 

@@ -84,6 +84,23 @@ def test_formats_of_unlike_masks_have_no_conversion(network):
         assert all(c.source_format.mask == c.target_format.mask for c in found.conversions)
 
 
+def test_of_half_the_channels_half_is_converted(network):
+    edge = network.edges[0]
+    offers = {layer.name: ("exact",) for layer in network.layers}
+    offers[edge.source] = ("exact:1>0.5", "int8:1>0.5", "exact", "int8")
+    offers[edge.target] = ("exact:0.5>1", "int8:0.5>1", "exact", "int8")
+    chosen = dict.fromkeys(offers, "exact") | {edge.source: "int8"}
+    seen = [Observation(choices=chosen, layer=edge.target, excess_ns=1000.0)]
+    found = next(e for e in edge_costs(network, offers, seen) if (e.source, e.target) == (edge.source, edge.target))
+    costs = {
+        c.source_format.mask: c.latency_ns
+        for c in found.conversions
+        if (c.source_format.dtype, c.target_format.dtype) == ("int8", "float32")
+    }
+    assert costs[""] == pytest.approx(1000, abs=1)
+    assert costs["0.5"] == pytest.approx(500, abs=1)
+
+
 def test_an_observation_of_a_layer_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="layer 'b' has no choice; there are: a"):
         Observation(choices={"a": "exact"}, layer="b", excess_ns=1.0)
