@@ -1,13 +1,9 @@
-"""Compiling networks with TVM, and linking the result where there may be no C compiler."""
+"""Compiling networks with TVM."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import platform
-import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -17,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from planner.errors import InputError
+from planner.linking import link, linker
 from planner.segments import Entry
 
 if TYPE_CHECKING:
@@ -326,64 +323,12 @@ def export(compiled: Compiled, path: Path, *, mtriple: str | None = None) -> Non
     Raises:
         InputError: Nothing is there that links for that machine.
     """
-    _link(compiled.executable, path, linker(mtriple))
+    link(compiled.executable, path, linker(mtriple))
 
 
 def export_kernels(compiled: Compiled, path: Path, *, mtriple: str | None = None) -> None:
     """Link the kernels of a compiled module into a library without its networks and constants, to time them alone."""
-    _link(compiled.executable.mod.imports_[0], path, linker(mtriple))
-
-
-def _link(module: Any, path: Path, command: Sequence[str]) -> None:
-    aside = path.with_name(path.name + ".part.so")
-    try:
-        module.export_library(str(aside), fcompile=_linking(command))
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def linker(mtriple: str | None = None) -> tuple[str, ...]:
-    """Find something that links: a C compiler on PATH, else ziglang from PyPI, which links for other machines too.
-
-    Args:
-        mtriple: Kind of machine to link for; None for one like this.
-
-    Raises:
-        InputError: Neither is there; the message names what to install.
-    """
-    zig = importlib.util.find_spec("ziglang") is not None
-    if mtriple is not None:
-        found = shutil.which(f"{mtriple}-gcc")
-        if found:
-            return (found,)
-        if zig:
-            return (sys.executable, "-m", "ziglang", "cc", "-target", mtriple)
-        raise InputError(
-            f"no linker for {mtriple}: expected {mtriple}-gcc on PATH, or the Python package ziglang; "
-            "install that with `pip install blinkplan[linker]`"
-        )
-    for name in ("cc", "gcc", "clang"):
-        found = shutil.which(name)
-        if found:
-            return (found,)
-    if zig:
-        return (sys.executable, "-m", "ziglang", "cc")
-    raise InputError(
-        "no linker: expected cc, gcc or clang on PATH, or the Python package ziglang; "
-        "install one with `pip install blinkplan[linker]` or `apt-get install gcc`"
-    )
-
-
-def _linking(command: Sequence[str]) -> Any:
-    def link(output: str, objects: Sequence[str], options: Sequence[str] | None = None, **_: Any) -> None:
-        run = [*command, "-shared", "-fPIC", "-o", output, *objects, *(options or ())]
-        done = subprocess.run(run, capture_output=True, text=True, check=False)  # noqa: S603
-        if done.returncode:
-            raise RuntimeError(f"linking failed: {' '.join(run)}\n{done.stderr[-2000:]}")
-
-    link.output_format = "so"  # type: ignore[attr-defined]
-    return link
+    link(compiled.executable.mod.imports_[0], path, linker(mtriple))
 
 
 def memory_script(entry: Entry, target: Mapping[str, Any], options: Options | None = None) -> MemoryScript:

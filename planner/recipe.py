@@ -74,10 +74,10 @@ def compile_folder(folder: Path, networks: Sequence[Saved], exact: Sequence[Save
     Raises:
         InputError: There is no linker, or a schedule that was written down does not fit.
     """
-    from planner import compiler
+    from planner import compiler, linking
     from planner.artefact import Artefact
 
-    compiler.linker()  # a missing one is better known before minutes of work
+    linking.linker()  # a missing one is better known before minutes of work
     entries, controls = _entries(folder, networks), _entries(folder, exact)
     logger.info("compiling %s", ", ".join(e.name for e in entries))
     compiled = compiler.compile_networks(

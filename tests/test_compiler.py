@@ -9,7 +9,7 @@ import pytest
 from entries import compiled, image, raw, whole
 from networks import Builder
 
-from planner import compiler
+from planner import compiler, linking
 from planner.artefact import Artefact
 from planner.errors import InputError
 from planner.segments import Entry
@@ -35,13 +35,13 @@ def test_without_a_compiler_and_ziglang_what_to_install_is_named(monkeypatch: py
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install blinkplan\[linker\].*apt-get install gcc"):
-        compiler.linker()
+        linking.linker()
 
 
 def test_without_a_compiler_ziglang_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ziglang", reason="ziglang is not installed")
     monkeypatch.setenv("PATH", "/nowhere")
-    assert "ziglang" in compiler.linker()
+    assert "ziglang" in linking.linker()
     entry = small()
     found, artefact = compiled(entry)
     compiler.export(found, tmp_path / "model.so")
