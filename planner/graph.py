@@ -6,6 +6,7 @@ same through folding, rewriting, measuring, planning and building.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, field
 from math import prod
@@ -134,6 +135,21 @@ class LayerGraph:
     classes: int
     shapes: Mapping[str, Shape] = field(repr=False)
     source_digest: str
+
+    @property
+    def structure_digest(self) -> str:
+        """SHA-256 of all but the name and the values of floating-point constants: what time and bytes depend on."""
+        from onnx import TensorProto
+
+        floating = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+        digest = hashlib.sha256(repr(self.input_shape).encode())
+        for node in self.model.graph.node:
+            digest.update(node.SerializeToString(deterministic=True))
+        for item in self.model.graph.initializer:
+            digest.update(repr((item.name, item.data_type, list(item.dims))).encode())
+            if item.data_type not in floating:
+                digest.update(item.SerializeToString(deterministic=True))
+        return digest.hexdigest()
 
     def __post_init__(self) -> None:
         """Check that names are unique and that every node belongs to exactly one layer."""

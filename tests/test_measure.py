@@ -6,8 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import networks
+import numpy as np
+import onnx
 import pytest
 import samples
+from onnx import numpy_helper
 
 import planner
 from planner import rewrite
@@ -136,6 +139,33 @@ def test_more_rounds_and_more_choices_cost_only_what_is_new(model: planner.Model
     assert run(["int8w"], 2) == {"measured": 0, "reused": 4}
     assert run(["int8w"], 3) == {"measured": 2, "reused": 4}
     assert run(["int8w", "lowrank@0.5"], 3) == {"measured": 3, "reused": 6}
+
+
+def test_a_network_of_other_weights_costs_no_times_and_one_of_another_shape_does(
+    chain: tuple[Path, Path], tmp_path: Path
+) -> None:
+    proto = networks.chain()
+    for item in proto.graph.initializer:
+        if item.data_type == onnx.TensorProto.FLOAT:
+            item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item) * np.float32(0.9), item.name))
+    paths = {
+        "chain": chain[0],
+        "twin": networks.saved(proto, tmp_path, "twin"),
+        "other": networks.saved(networks.chain(height=12), tmp_path, "other"),
+    }
+
+    def run(name: str) -> tuple[int, int]:
+        data = chain[1] if name != "other" else samples.archive(tmp_path, (3, 12, 8))
+        model = planner.load(paths[name], data=data)
+        table = measure([model], device="simulated", rounds=2, approximations=["int8w"], store=tmp_path / "t.store")
+        summary = table.provenance["summary"]
+        return summary["measured"].get("network", 0), summary["measured"].get("loss", 0)
+
+    times, losses = run("chain")
+    assert times > 0
+    assert losses > 0
+    assert run("twin") == (0, losses)
+    assert run("other") == (times, losses)
 
 
 class Outlining(SimulatedDevice):

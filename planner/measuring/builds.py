@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Build", "Builds"]
 
-METHOD = 2
+METHOD = 3
 """How builds are timed; another number for times that are not to be mixed with those that a store has."""
 MEMORY_METHOD = 2
 """How memory scripts are learnt, likewise."""
@@ -169,7 +169,7 @@ class Builds:
             return None
         about = {
             "method": MEMORY_METHOD,
-            "model": self._model.graph.source_digest,
+            "structure": self._model.graph.structure_digest,
             "device": self._device.describe(),
             "choices": {layer: list(offered) for layer, offered in self._choices.items()},
             "mixes": mixes,
@@ -208,23 +208,28 @@ class Builds:
             rounds: Rounds after which timing ends, however uncertain a figure is.
             tell: Is told how far the work is.
         """
+        abouts = {name: self._about(build) for name, build in self.found.items()}
+        # Builds of the same code are timed once; the exact one, which is the control, under its own name.
+        codes = {name: getattr(build.program, "signature", name) for name, build in self.found.items()}
+        first = {codes[EXACT]: EXACT}
+        alike = {name: first.setdefault(code, name) for name, code in codes.items()}
         timed, self.control_ns = times(
-            {name: build.program for name, build in self.found.items()},
+            {name: self.found[name].program for name in first.values()},
             EXACT,
             self._device,
             self._store,
-            {name: self._about(build) for name, build in self.found.items()},
+            {name: abouts[name] for name in first.values()},
             Plan(least=min(rounds, LEAST_ROUNDS), most=rounds),
-            lambda done, of: tell(f"{self._model.name}: timing {len(self.found)} builds", done, of),
+            lambda done, of: tell(f"{self._model.name}: timing {len(first)} builds", done, of),
         )
-        for name, found in timed.items():
-            self.found[name].timed = found
+        for name, other in alike.items():
+            self.found[name].timed = timed[other]
 
     def _about(self, build: Build) -> dict[str, Any]:
         """Say what times of a build depend on: the weights' values are not among it."""
         return {
             "method": METHOD,
-            "model": self._model.graph.source_digest,
+            "structure": self._model.graph.structure_digest,
             "device": self._device.describe(),
             "choices": dict(build.choices),
         }
