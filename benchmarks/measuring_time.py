@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sys
 import time
@@ -109,13 +110,13 @@ def main() -> int:
             model = planner.load(planner.shipped(f"models/{name}.onnx"), data=planner.shipped("fashion_mnist.npz"))
             store = Path(folder) / f"{name}.store"
             started = time.perf_counter()
-            planner.measure([model], store=store)
+            planner.measure([model], store=store, jobs=os.cpu_count() or 1)
             ours = time.perf_counter() - started
             row = {"model": name, "seconds": ours}
             if arguments.again:
                 other = twin(model, Path(folder))
                 started = time.perf_counter()
-                planner.measure([other], store=store)
+                planner.measure([other], store=store, jobs=os.cpu_count() or 1)
                 row["twin_seconds"] = time.perf_counter() - started
             seconds, count = naive_seconds(model, arguments.naive, arguments.seed)
             row |= {"choices": count, "naive_each": float(np.median(seconds)), "naive_all": np.mean(seconds) * count}

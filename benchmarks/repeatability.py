@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import os
 import subprocess
 import sys
 import time
@@ -129,7 +130,7 @@ def _measure(path: Path, names: Sequence[str]) -> None:
     data = planner.shipped("fashion_mnist.npz")
     models = [planner.load(planner.shipped(f"models/{name}.onnx"), data=data) for name in names]
     started = time.perf_counter()
-    table = planner.measure(models)
+    table = planner.measure(models, jobs=os.cpu_count() or 1)
     table.write(path)
     sys.stdout.write(f"{path}: {', '.join(names)} in {time.perf_counter() - started:.0f} s\n")
 

@@ -106,6 +106,7 @@ class Artefact:
         runtime = module.jit() if hasattr(module, "jit") else module
         self._runtime = runtime
         self._machine = relax.VirtualMachine(runtime, self._device)
+        self._watching: Any = None
         self._kernels = runtime.imports_[0]
 
     @classmethod
@@ -215,12 +216,13 @@ class Artefact:
         return calls
 
     def _watched(self, network: str, argument: Any, watch: Any) -> None:
-        """Run a network once in a virtual machine of its own: an instrument, once set, slows every later run."""
+        """Run a network once in a virtual machine that is not timed: an instrument, once set, slows every later run."""
         from tvm import relax
 
-        machine = relax.VirtualMachine(self._runtime, self._device)
-        machine.set_instrument(watch)
-        machine[network](argument)
+        if self._watching is None:
+            self._watching = relax.VirtualMachine(self._runtime, self._device)
+        self._watching.set_instrument(watch)
+        self._watching[network](argument)
 
     def weights_sha256(self, network: str, inputs: NDArray[np.float32]) -> str:
         """Hash a network's constants in the order in which its kernels read them, each once."""
@@ -237,7 +239,6 @@ class Artefact:
                     seen.add(address)
                     digest.update(np.ascontiguousarray(operand.numpy()).tobytes())
 
-        # Traced and hashed in one machine each, but of one module: its constants stay where they are.
         self._watched(network, self.tensor(inputs), watch)
         return digest.hexdigest()
 

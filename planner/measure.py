@@ -12,7 +12,7 @@ import datetime as dt
 import logging
 import platform
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 ROUNDS = 25
 """Rounds in which all builds are timed in turn."""
-MIXES = 24
+MIXES = 16
 """Random plans whose arena is put together from scripts and then planned, to see that both agree."""
 
 
@@ -86,6 +86,8 @@ def measure(
     Raises:
         InputError: Two models share a name, one has no data, or a device or an approximation does not exist.
     """
+    from threadpoolctl import threadpool_limits
+
     if not models:
         raise InputError("no models to measure; expected at least one")
     names = [model.name for model in models]
@@ -108,27 +110,26 @@ def measure(
         "onnxruntime": version("onnxruntime"),
     }
     with ExitStack() as stack:
+        # Many small matrices: threads that wait for one another take longer than one alone, and sums would depend on
+        # how many there are.
+        stack.enter_context(threadpool_limits(1, user_api="blas"))
         if isinstance(device, str):
             stack.callback(close, opened)
         kept = store if isinstance(store, Store) else stack.enter_context(Store(store))
         stack.enter_context(kept.running({**surroundings, "models": names, "rounds": rounds, "refit": refit}))
         outlook = Outlook(kept, _expected(models, choices, rounds), progress or (lambda *_: None))
-        with ExitStack() as busy:
-            found = executor or busy.enter_context(pool(jobs))
-            losses = {
-                model.name: choice_losses(
-                    model, choices[model.name], kept, refit=refit, tell=outlook, metric=metric, executor=found
-                )
-                for model in models
-            }
+        found = executor or stack.enter_context(pool(jobs))
         meter, unread = _meter(opened) if energy else (None, "")
-        costs = [
+        measured = [
             _measure_one(
                 model,
                 choices[model.name],
-                losses[model.name],
                 opened,
                 kept,
+                refit=refit,
+                metric=metric,
+                executor=found,
+                waits=executor is None and found is not None,
                 rounds=rounds,
                 seed=seed,
                 meter=meter,
@@ -154,14 +155,14 @@ def measure(
                 "data_sha256": model.data().digest,
                 "calibration_images": len(model.data().calibration),
                 "validation_images": len(model.data().validation),
-                "loss": losses[model.name].loss,
-                "hopeless": losses[model.name].stopped,
+                "loss": losses.loss,
+                "hopeless": losses.stopped,
                 **noted,
             }
-            for model, (_, noted) in zip(models, costs, strict=True)
+            for model, (_, losses, noted) in zip(models, measured, strict=True)
         },
     }
-    return CostTable(models=tuple(cost for cost, _ in costs), provenance=provenance, refit=refit)
+    return CostTable(models=tuple(cost for cost, *_ in measured), provenance=provenance, refit=refit)
 
 
 def _meter(device: Device) -> tuple[Meter | None, str]:
@@ -194,22 +195,35 @@ def _expected(
 def _measure_one(
     model: Model,
     choices: Mapping[str, Sequence[str]],
-    losses: Losses,
     device: Device,
     store: Store,
     *,
+    refit: bool,
+    metric: Metric | None,
+    executor: Executor | None,
+    waits: bool,
     rounds: int,
     seed: int,
     meter: Meter | None,
     tell: Progress,
-) -> tuple[ModelCosts, dict[str, Any]]:
-    """Measure one network; give its costs and what is worth noting beside them."""
+) -> tuple[ModelCosts, Losses, dict[str, Any]]:
+    """Measure one network; give its costs, what choices lose, and what is worth noting beside them."""
     from planner.calibration import Calibration
 
-    data = model.data()
-    calibration = Calibration.of(model.graph, data)
-    builds = Builds(model, choices, calibration, device, store)
-    builds.compile(tell)
+    builds = Builds(model, choices, Calibration.of(model.graph, model.data()), device, store)
+
+    def judged() -> Losses:
+        return choice_losses(model, choices, store, refit=refit, tell=tell, metric=metric, executor=executor)
+
+    if not waits:
+        losses = judged()
+        builds.compile(tell)
+    else:
+        # While processes of its own measure losses this one would only wait.  What builds take is timed after both.
+        with ThreadPoolExecutor(1) as beside:
+            compiling = beside.submit(builds.compile, lambda *_: None)
+            losses = judged()
+            compiling.result()
     memory = builds.memory(MIXES, seed, tell)
     builds.time(rounds, tell)
     costs, noted = model_costs(model, choices, builds, losses.costs, memory)
@@ -219,4 +233,4 @@ def _measure_one(
             tell(f"{model.name}: measuring energy", done, of)
 
         costs, noted["energy"] = with_energy(costs, builds.found, meter, told)
-    return replace(costs, interactions=losses.interactions()), noted
+    return replace(costs, interactions=losses.interactions()), losses, noted

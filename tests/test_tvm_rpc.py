@@ -18,7 +18,7 @@ import samples
 from entries import image, whole
 
 import planner
-from planner import compiler
+from planner import compiler, linking
 from planner.devices import open_device
 from planner.devices._servers import LostError
 from planner.devices.tvm_rpc import RpcProgram, TvmRpcDevice
@@ -230,7 +230,7 @@ def test_a_network_is_compiled_for_the_machine_that_the_address_names(
         shutil.copyfile(objects[0], output)
 
     link.output_format = "so"
-    monkeypatch.setattr(compiler, "_linking", lambda _: link)
+    monkeypatch.setattr(linking, "_linking", lambda _: link)
     monkeypatch.setattr(compiler, "linker", lambda mtriple: (f"{mtriple}-gcc",))
     device = open_device(f"{loopback.address}?servers=1&mcpu=cortex-a72&mtriple=aarch64-linux-gnu")
     try:

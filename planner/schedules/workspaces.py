@@ -60,7 +60,10 @@ def handed_over(module: tvm.IRModule) -> dict[Any, Working]:
     for var, kernel in _lowered(module).items():
         needed = sum(_bytes(buffer) for buffer in _allocated(kernel.body, parallel=False))
         if needed:
-            changed = _with_parameter(kernel, needed)
+            # TVM simplifies before it vectorises; what is lowered already would come to that too late, and its
+            # simplifier cannot fold constants of vectors.
+            alone = tvm.IRModule({var: _with_parameter(kernel, needed)})
+            changed = tvm.tirx.transform.StmtSimplify()(alone)[var]
             name = ir.GlobalVar(var.name_hint)
             relax.expr._update_type(name, _type(changed))  # noqa: SLF001 -- how a BlockBuilder names a function
             found[var] = Working(name=name, kernel=changed, bytes=needed)
