@@ -18,6 +18,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +29,9 @@ from planner.accuracy import Evaluator
 from planner.calibration import Calibration
 from planner.choices import EXACT, Choice, applicable
 from planner.devices import open_device
+from planner.graph import LayerGraph
 from planner.masks.choices import alone
+from planner.masks.classes import masks_of
 from planner.masks.costs import is_masked
 from planner.model import Model
 from planner.rewrite import apply
@@ -61,12 +64,7 @@ def naive_seconds(model: Model, count: int, seed: int) -> tuple[list[float], int
     seconds = []
     for layer, name in random.Random(seed).sample(everything, count):  # noqa: S311 -- no secret depends on it
         started = time.perf_counter()
-        # A choice with masks needs others beside it; what its class loses stands for what it takes to measure it.
-        writes = Choice.parse(name).writes
-        whole_output = writes in {"", "1"}
-        wanted = name.partition(":")[0] if not is_masked(name) or whole_output else f"prune@{writes}"
-        chosen = {} if wanted == EXACT else alone(graph, layer, wanted)
-        rewritten = apply(graph, chosen, calibration, refit=True)
+        rewritten = apply(graph, _alone(graph, layer, name), calibration, refit=True)
         program = device.program(Entry(name=model.name, model=rewritten.model, nodes=rewritten.nodes))
         for _ in range(ROUNDS):
             for timed in (control, program):
@@ -75,6 +73,15 @@ def naive_seconds(model: Model, count: int, seed: int) -> tuple[list[float], int
         evaluator.cost(rewritten.model)
         seconds.append(time.perf_counter() - started)
     return seconds, len(everything)
+
+
+def _alone(graph: LayerGraph, layer: str, name: str) -> Mapping[str, str]:
+    """Return the choices under which one layer takes a choice, and its neighbours the masks that go with it."""
+    if not is_masked(name):
+        return alone(graph, layer, name)
+    choice, masks = Choice.parse(name), masks_of(graph)
+    side, share = (masks.writes, choice.writes) if choice.writes not in {"", "1"} else (masks.reads, choice.reads)
+    return alone(graph, side[layer].name, f"prune@{share}")
 
 
 def twin(model: Model, folder: Path) -> Model:
@@ -113,6 +120,8 @@ def main() -> int:
             planner.measure([model], store=store, jobs=os.cpu_count() or 1)
             ours = time.perf_counter() - started
             row = {"model": name, "seconds": ours}
+            sys.stdout.write(f"{name}: {ours:.1f} s\n")
+            sys.stdout.flush()
             if arguments.again:
                 other = twin(model, Path(folder))
                 started = time.perf_counter()
