@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
-from solvers.problem import Problem
+import numpy as np
+import numpy.typing as npt
+
+from solvers.arrays import Integers
+from solvers.problem import Peak, Problem
 from solvers.solution import Solution, Status
 
 __all__ = ["WrongAnswerError", "broken", "floor", "values", "verify"]
@@ -16,7 +19,7 @@ class WrongAnswerError(RuntimeError):
 
 
 def values(problem: Problem, choices: Sequence[int]) -> tuple[int, ...]:
-    """Compute what every row costs, in Python integers.
+    """Compute what every row costs, in integers: a problem's sums are known to fit into 64 bits.
 
     Args:
         problem: The problem.
@@ -28,29 +31,24 @@ def values(problem: Problem, choices: Sequence[int]) -> tuple[int, ...]:
     Raises:
         ValueError: The choices do not name one existing option for each group.
     """
-    chosen = set(_options(problem, choices))
-    peaks = [
-        max(
-            (cost for option, cost in zip(peak.options.tolist(), peak.costs.tolist(), strict=True) if option in chosen),
-            default=0,
-        )
-        for peak in problem.peaks
-    ]
+    places = _places(problem, choices)
+    chosen = np.zeros(problem.options, np.bool_)
+    chosen[problem.start[:-1] + places] = True
+    peaks = [_peak(problem, peak, chosen) for peak in problem.peaks]
     totals = []
     for row in problem.rows:
-        terms = zip(row.options.tolist(), row.costs.tolist(), strict=True)
-        total = row.constant + sum(cost for option, cost in terms if option in chosen)
-        totals.append(total + sum(peaks[peak] for peak in row.peaks))
-    for pair in problem.pairs:
-        source = int(pair.source_format[choices[pair.source]])
-        target = int(pair.target_format[choices[pair.target]])
-        for row_index, costs in pair.costs:
-            totals[row_index] += int(costs[source, target])
+        total = row.constant + int(row.costs[chosen[row.options]].sum()) + sum(peaks[peak] for peak in row.peaks)
+        if row.spread is not None:
+            variance = sum(row.spread.variances[chosen[row.spread.options]].tolist())
+            total += row.spread.value(variance)
+        totals.append(total)
+    for row_index, cost in _meetings(problem, places):
+        totals[row_index] += cost
     return tuple(totals)
 
 
 def broken(problem: Problem, choices: Sequence[int]) -> tuple[str, ...]:
-    """List what a choice breaks: capacities and forbidden meetings, in words; empty where it keeps all.
+    """List what a choice breaks: capacities, ties, what is forbidden, in words; empty where it keeps all.
 
     Args:
         problem: The problem.
@@ -58,16 +56,28 @@ def broken(problem: Problem, choices: Sequence[int]) -> tuple[str, ...]:
 
     Returns:
         One sentence for each thing broken.
+
+    Raises:
+        ValueError: The choices do not name one existing option for each group.
     """
     found = []
     for row, value in zip(problem.rows, values(problem, choices), strict=True):
         if row.capacity is not None and value > row.capacity:
             found.append(f"{row.name} is {value}, above its capacity {row.capacity}")
-    for pair in problem.pairs:
-        source = int(pair.source_format[choices[pair.source]])
-        target = int(pair.target_format[choices[pair.target]])
-        if not pair.allowed[source, target]:
-            found.append(f"groups {pair.source} and {pair.target} meet in forbidden formats {source} and {target}")
+    places = _places(problem, choices)
+    pairs = problem.pairs
+    if len(pairs):
+        for index in np.flatnonzero(~pairs.allowed[pairs.cells(places)]).tolist():
+            pair = pairs[index]
+            formats = pair.source_format[places[pair.source]], pair.target_format[places[pair.target]]
+            met = f"in forbidden formats {int(formats[0])} and {int(formats[1])}"
+            found.append(f"groups {pair.source} and {pair.target} meet {met}")
+    for tie in problem.ties:
+        if len(set(places[tie].tolist())) > 1:
+            found.append(f"the tied groups {tie.tolist()} take unlike options {places[tie].tolist()}")
+    chosen = problem.start[:-1] + places
+    for group in np.flatnonzero(np.isin(chosen, problem.forbidden)).tolist():
+        found.append(f"group {group} takes its option {int(places[group])}, which is forbidden")
     return tuple(found)
 
 
@@ -101,7 +111,7 @@ def verify(problem: Problem, solution: Solution) -> None:
 
 
 def floor(problem: Problem) -> int:
-    """Compute a simple bound: every group at its cheapest, every peak at its least, no pair costs.
+    """Compute a simple bound: every group at its cheapest, every peak at its least, no pair costs, no spread.
 
     Args:
         problem: The problem.
@@ -110,25 +120,53 @@ def floor(problem: Problem) -> int:
         What no choice can undercut in the objective row, whether it keeps the capacities or not.
     """
     row = problem.rows[problem.objective]
-    total = row.constant + sum(_cheapest(problem, row.options.tolist(), row.costs.tolist()))
+    total = row.constant + int(_cheapest(problem, row.options, row.costs).sum())
     for peak in (problem.peaks[index] for index in row.peaks):
-        total += max(_cheapest(problem, peak.options.tolist(), peak.costs.tolist()), default=0)
+        if peak.of_groups:
+            total += int(_cheapest(problem, peak.options, peak.costs).max())
     return total
 
 
-def _cheapest(problem: Problem, options: list[int], costs: list[int]) -> list[int]:
-    of_option = dict(zip(options, costs, strict=True))
-    start = problem.start.tolist()
-    return [
-        min(of_option.get(option, 0) for option in range(first, beyond)) for first, beyond in itertools.pairwise(start)
-    ]
+def _cheapest(problem: Problem, options: Integers, costs: Integers) -> Integers:
+    """Return the least cost in each group, ``(groups,)``."""
+    every = np.zeros(problem.options, np.int64)
+    every[options] = costs
+    least: Integers = np.minimum.reduceat(every, problem.start[:-1])
+    return least
 
 
-def _options(problem: Problem, choices: Sequence[int]) -> list[int]:
-    start = problem.start.tolist()
+def _peak(problem: Problem, peak: Peak, chosen: npt.NDArray[np.bool_]) -> int:
+    mine = chosen[peak.options]
+    costs, steps = peak.costs[mine], problem.steps_of(peak)[mine]
+    if not len(costs):
+        return 0
+    order = np.argsort(steps, kind="stable")
+    first = np.flatnonzero(np.diff(steps[order], prepend=-1))
+    return int(np.add.reduceat(costs[order], first).max())
+
+
+def _meetings(problem: Problem, places: Integers) -> list[tuple[int, int]]:
+    """List what all pairs together cost in each row that they concern."""
+    pairs = problem.pairs
+    if not len(pairs):
+        return []
+    met = np.zeros(len(pairs.allowed), np.bool_)
+    met[pairs.cells(places)] = True
+    mine = met[pairs.cell]
+    rows, costs = pairs.row[mine], pairs.cost[mine]
+    if not len(rows):
+        return []
+    first = np.flatnonzero(np.diff(rows, prepend=-1))
+    return list(zip(rows[first].tolist(), np.add.reduceat(costs, first).tolist(), strict=True))
+
+
+def _places(problem: Problem, choices: Sequence[int]) -> Integers:
     if len(choices) != problem.groups:
         raise ValueError(f"{len(choices)} choices for {problem.groups} groups")
-    for group, choice in enumerate(choices):
-        if not 0 <= choice < start[group + 1] - start[group]:
-            raise ValueError(f"group {group} has {start[group + 1] - start[group]} options; got choice {choice}")
-    return [first + choice for first, choice in zip(start[:-1], choices, strict=True)]
+    places = np.asarray(choices, np.int64)
+    sizes = np.diff(problem.start)
+    wrong = np.flatnonzero((places < 0) | (places >= sizes))
+    if len(wrong):
+        group = int(wrong[0])
+        raise ValueError(f"group {group} has {int(sizes[group])} options; got choice {int(places[group])}")
+    return places

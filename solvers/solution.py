@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Solution", "Status"]
 
@@ -32,6 +32,12 @@ class Solution:
         bound: No choice can cost less; None where nothing is known.
         seconds: Wall-clock time it took.
         solver: Who answered.
+        bound_solver: Who gave the bound, where that is another.
+        prices: For each row, what a unit of it costs in units of the objective, none negative, at which the
+            Lagrangian function proves the bound, or most of it; None where there are none. Near this problem's
+            capacities they say what the next unit is worth.
+        versions: The versions of the packages that answered.
+        note: How the answer was found, in words.
 
     >>> Solution(status=Status.OPTIMAL, choices=(1,), objective=7, bound=7).gap
     0.0
@@ -43,6 +49,10 @@ class Solution:
     bound: int | None = None
     seconds: float = 0.0
     solver: str = ""
+    bound_solver: str = ""
+    prices: tuple[float, ...] | None = None
+    versions: dict[str, str] = field(default_factory=dict, hash=False)
+    note: str = ""
 
     def __post_init__(self) -> None:
         """Refuse an answer that contradicts itself."""
@@ -53,6 +63,8 @@ class Solution:
             raise ValueError(f"called optimal with objective {self.objective} and bound {self.bound}")
         if self.objective is not None and self.bound is not None and self.bound > self.objective:
             raise ValueError(f"the bound {self.bound} lies above the objective {self.objective}")
+        if self.prices is not None and not all(0 <= price < float("inf") for price in self.prices):
+            raise ValueError("a price is negative or not finite")
 
     @property
     def gap(self) -> float | None:
