@@ -1,0 +1,1 @@
+"""Instances: made up by a seed, read from files, written for other tools."""
