@@ -1,7 +1,7 @@
 """Combinatorial optimisation on integers: groups of options, capacities, peaks, pairs; no networks."""
 
 from solvers.check import WrongAnswerError
-from solvers.problem import Pair, Peak, Problem, Row
+from solvers.problem import Pair, Pairs, Peak, Problem, Row, Spread
 from solvers.solution import Solution, Status
 from solvers.solver import (
     Capabilities,
@@ -18,12 +18,14 @@ __all__ = [
     "Capabilities",
     "Limits",
     "Pair",
+    "Pairs",
     "Peak",
     "Problem",
     "RefusedError",
     "Row",
     "Solution",
     "Solver",
+    "Spread",
     "Status",
     "UnknownSolverError",
     "WrongAnswerError",

@@ -72,12 +72,13 @@ def broken(problem: Problem, choices: Sequence[int]) -> tuple[str, ...]:
             formats = pair.source_format[places[pair.source]], pair.target_format[places[pair.target]]
             met = f"in forbidden formats {int(formats[0])} and {int(formats[1])}"
             found.append(f"groups {pair.source} and {pair.target} meet {met}")
-    for tie in problem.ties:
-        if len(set(places[tie].tolist())) > 1:
-            found.append(f"the tied groups {tie.tolist()} take unlike options {places[tie].tolist()}")
-    chosen = problem.start[:-1] + places
-    for group in np.flatnonzero(np.isin(chosen, problem.forbidden)).tolist():
-        found.append(f"group {group} takes its option {int(places[group])}, which is forbidden")
+    found += [
+        f"the tied groups {tie.tolist()} take unlike options {places[tie].tolist()}"
+        for tie in problem.ties
+        if len(set(places[tie].tolist())) > 1
+    ]
+    against = np.flatnonzero(np.isin(problem.start[:-1] + places, problem.forbidden)).tolist()
+    found += [f"group {group} takes its option {int(places[group])}, which is forbidden" for group in against]
     return tuple(found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -214,7 +214,8 @@ class Problem:
         first = np.flatnonzero(np.diff(peak.steps, prepend=-1))
         if _total(peak.costs) <= LARGEST:
             return int(np.add.reduceat(peak.costs, first).max())
-        return max(sum(part.tolist()) for part in np.split(peak.costs, first[1:]))
+        most: int = max(sum(part.tolist()) for part in np.split(peak.costs, first[1:]))
+        return most
 
     @property
     def groups(self) -> int:
@@ -254,7 +255,7 @@ class Problem:
                 add(row.spread.options, row.spread.variances, row.spread.z)
         for peak in self.peaks:
             add(peak.name, peak.options, peak.costs, peak.steps)
-        add(*(getattr(self.pairs, name) for name in Pairs.__slots__), *self.ties)
+        add(*(getattr(self.pairs, entry.name) for entry in fields(Pairs)), *self.ties)
         return found.hexdigest()
 
     def steps_of(self, peak: Peak) -> Integers:
