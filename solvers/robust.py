@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -23,16 +23,14 @@ from solvers.arrays import Integers
 from solvers.check import broken, floor, values
 from solvers.problem import Peak, Problem, Row
 from solvers.solution import Solution, Status
-from solvers.solver import Limits
+from solvers.solver import Answer, Limits
 from solvers.spread import Spread
 
-__all__ = ["Answer", "solve"]
-
-Answer = Callable[[Problem, Limits, Sequence[int] | None], Solution]
-"""Solve a problem whose rows have no spread."""
+__all__ = ["solve"]
 
 _LARGEST = 2**50
 """Scaled rows stay below this, so that solvers in floating point count them exactly."""
+_LARGEST_SUM = 2**60
 _FINEST = 20
 """Linear costs are rounded to the unit over two to this power, at the finest."""
 _ROOT_BITS = 40
@@ -46,7 +44,7 @@ def solve(problem: Problem, answer: Answer, limits: Limits, hint: Sequence[int] 
 
     Args:
         problem: The problem; no ties, nothing forbidden.
-        answer: The solver. Where it is exact, so is this; where it gives no bounds, this gives choices without proof.
+        answer: A solver that knows no spreads. Where it is exact, so is this; where it gives no bounds, this gives choices without proof.
         limits: How long all of it may take; ``work`` is what each linear problem may take.
         hint: A choice to start from.
 
@@ -219,7 +217,10 @@ class _Search:
             row, spread, scale = rows[index], self._spread(index), self.scale[index]
             costs = np.zeros(self.problem.options, np.int64)
             costs[row.options] = row.costs * scale
-            costs[spread.options] += _times(spread.variances, line.slope * scale, up=up)
+            # What costs more than that by itself is out of the question; less of it keeps a relaxation one, and a
+            # restriction's choices are looked at anyway.
+            most = _LARGEST_SUM // self.problem.options
+            costs[spread.options] += _times(spread.variances, line.slope * scale, most, up=up)
             options = np.flatnonzero(costs)
             scaled = tuple(range(len(peaks), len(peaks) + len(row.peaks))) if scale > 1 else row.peaks
             if scale > 1:
@@ -341,11 +342,11 @@ def _root_below(z: Fraction, variance: int) -> Fraction:
     return Fraction(math.isqrt(square.numerator // square.denominator), 2**_ROOT_BITS)
 
 
-def _times(numbers: Integers, factor: Fraction, *, up: bool) -> Integers:
-    """Multiply whole numbers by a fraction, exactly, and round up or down."""
+def _times(numbers: Integers, factor: Fraction, most: int, *, up: bool) -> Integers:
+    """Multiply whole numbers by a fraction, exactly, and round up or down; what is above the most becomes that."""
     top, bottom = factor.numerator, factor.denominator
     products = [-(-number * top // bottom) if up else number * top // bottom for number in numbers.tolist()]
-    return np.array(products, np.int64)
+    return np.array([min(product, most) for product in products], np.int64)
 
 
 def _row(name: str, costs: Integers, capacity: int) -> Row:

@@ -60,7 +60,7 @@ def test_an_exact_solver_stays_exact(problem: Problem) -> None:
         assert solution.objective == best
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problem=spread_problems(largest=10**8))
 def test_it_is_exact_where_variances_are_large(problem: Problem) -> None:
     best = oracle(problem)
