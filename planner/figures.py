@@ -28,19 +28,24 @@ class Figures:
     """What a set of choices costs.
 
     Attributes:
-        loss: Sum of the losses of all models, exact.
+        losses: The loss of each model, exact.
         latency_ns: Nanoseconds of each model, at the budget's quantile.
         weight_bytes: Bytes of weights of each model.
         arena_bytes: Bytes of activations: of all models if they share, else their sum.
 
-    >>> Figures(loss=Fraction(1, 100), latency_ns={"m": 5}, weight_bytes={"m": 7}, arena_bytes=3).memory_bytes
+    >>> Figures(losses={"m": Fraction(1, 100)}, latency_ns={"m": 5}, weight_bytes={"m": 7}, arena_bytes=3).memory_bytes
     10
     """
 
-    loss: Fraction
+    losses: dict[str, Fraction]
     latency_ns: dict[str, int]
     weight_bytes: dict[str, int]
     arena_bytes: int
+
+    @property
+    def loss(self) -> Fraction:
+        """Sum of the losses of all models, exact."""
+        return sum(self.losses.values(), Fraction(0))
 
     @property
     def memory_bytes(self) -> int:
@@ -107,7 +112,7 @@ def figures(table: CostTable, choices: Choices, budget: Budget) -> Figures:
     Raises:
         InputError: A layer has no choice, one that does not exist, or one that its neighbours or ties forbid.
     """
-    loss, latency, weights, arenas = Fraction(0), {}, {}, []
+    losses, latency, weights, arenas = {}, {}, {}, []
     for name in choices:
         table.model(name)
     for model in table.models:
@@ -115,13 +120,13 @@ def figures(table: CostTable, choices: Choices, budget: Budget) -> Figures:
         if chosen is None:
             raise InputError(f"no choices for the model {model.name!r}")
         model_loss, mean, variance = _sum(model, chosen)
-        loss += model_loss
+        losses[model.name] = model_loss
         latency[model.name] = quantile_ns(mean, variance, budget.latency_quantile)
         picked = [layer.choice(chosen[layer.name]) for layer in model.layers]
         weights[model.name] = model.fixed_bytes + sum(choice.weight_bytes for choice in picked)
         arenas.append(model.arena_bytes(chosen))
     arena = max(arenas) if budget.arena == "shared" else sum(arenas)
-    return Figures(loss=loss, latency_ns=latency, weight_bytes=weights, arena_bytes=arena)
+    return Figures(losses=losses, latency_ns=latency, weight_bytes=weights, arena_bytes=arena)
 
 
 def _sum(model: ModelCosts, chosen: Mapping[str, str]) -> tuple[Fraction, int, Fraction]:

@@ -14,7 +14,7 @@ from planner.budget import Budget
 from planner.errors import InputError
 from planner.figures import exact_loss, z_of
 from planner.formulation import LOSS, Arena, Formulation, Group, Objective, Side
-from solvers import Pair, Peak, Problem, Row
+from solvers import Pair, Pairs, Peak, Problem, Row
 
 __all__ = ["formulate"]
 
@@ -154,18 +154,25 @@ class _Columns:
                 capacity=budget.memory_bytes,
             )
         )
-        minimised = {"loss": LOSS, "latency": 1, "memory": len(rows) - 1}.get(objective)
+        minimised = {"loss": LOSS, "worst": LOSS, "latency": 1, "memory": len(rows) - 1}.get(objective)
         if minimised is None:
-            raise InputError(f"objective is {objective!r}; expected 'loss', 'latency' or 'memory'")
-        if objective == "latency" and len(self.table.models) > 1:
-            minimised = len(rows)
+            raise InputError(f"objective is {objective!r}; expected 'loss', 'worst', 'latency' or 'memory'")
+        worst = total = None
+        if len(self.table.models) > 1 and objective == "latency":
+            minimised = total = len(rows)
             rows.append(self._total_latency(rows[1:-1]))
+        if len(self.table.models) > 1 and objective == "worst":
+            minimised = worst = len(rows)
+            rows.append(_row("loss of the worst model", [0] * int(self.start[-1]), peaks=(len(peaks),)))
+            peaks = (*peaks, self._worst_loss(rows[LOSS]))
         problem = Problem(
             start=self.start,
             rows=tuple(rows),
             objective=minimised,
+            # Among plans that are as good, the one of least loss.
+            then=() if minimised == LOSS else (LOSS,),
             peaks=peaks,
-            pairs=tuple(self._pair(meeting, scale, len(rows)) for meeting in self.pairs),
+            pairs=Pairs.of(self._pair(meeting, scale, total) for meeting in self.pairs),
         )
         return Formulation(
             problem=problem,
@@ -173,6 +180,7 @@ class _Columns:
             models=tuple(model.name for model in self.table.models),
             loss_scale=scale,
             loss_error=self._loss_error(scale),
+            worst=worst,
         )
 
     def _round(self, value: Fraction) -> int:
@@ -243,6 +251,18 @@ class _Columns:
             total[row.options] += row.costs
         return _row("latency", total.tolist(), constant=sum(row.constant for row in rows))
 
+    def _worst_loss(self, losses: Row) -> Peak:
+        """Return the greatest of the models' losses: each model is a step, in which all of its layers count."""
+        for meeting in self.pairs:
+            if any(map(any, meeting.loss)):
+                source, target = self.groups[meeting.source].layers[0], self.groups[meeting.target].layers[0]
+                raise InputError(
+                    f"model {self.table.models[meeting.model].name!r}: the edge {source} -> {target} costs loss of its "
+                    "own, which the objective 'worst' does not count; expected edges that cost time alone"
+                )
+        steps = self.model[losses.options]
+        return Peak(name="loss of the worst model", options=losses.options, costs=losses.costs, steps=steps)
+
     def _peaks(self, budget: Budget) -> tuple[Peak, ...]:
         if budget.arena == "shared":
             return (_peak("arena", self.activation),)
@@ -251,12 +271,12 @@ class _Columns:
             for index, model in enumerate(self.table.models)
         )
 
-    def _pair(self, meeting: _Meeting, scale: Fraction, rows: int) -> Pair:
+    def _pair(self, meeting: _Meeting, scale: Fraction, total: int | None) -> Pair:
         time = np.array(meeting.time, np.int64)
         loss = np.array([[self._round(value * scale) for value in line] for line in meeting.loss], np.int64)
         costs = [(LOSS, loss), (1 + meeting.model, time)]
-        if rows > len(self.table.models) + 2:
-            costs.append((rows - 1, time))
+        if total is not None:
+            costs.append((total, time))
         return Pair(
             source=meeting.source,
             target=meeting.target,

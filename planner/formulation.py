@@ -13,7 +13,8 @@ from solvers import Problem
 
 __all__ = ["LOSS", "Arena", "Formulation", "Group", "Objective", "Side"]
 
-Objective = Literal["loss", "latency", "memory"]
+Objective = Literal["loss", "worst", "latency", "memory"]
+"""What is minimised: the losses of all models together, that of the model that loses most, time or bytes."""
 Side = Literal["safe", "optimistic"]
 """How what is not whole is rounded: ``safe`` can only count too much cost, ``optimistic`` too little."""
 
@@ -54,6 +55,7 @@ class Formulation:
         models: The names of the models; model ``m`` has the latency row ``1 + m``.
         loss_scale: How many integers of the loss row make a loss of 1.
         loss_error: What rounding up may have added to any plan's loss, at most.
+        worst: Index of the row that holds the loss of the model that loses most; None without one.
 
     >>> from planner.budget import Budget
     >>> from planner.formulate import formulate
@@ -70,11 +72,16 @@ class Formulation:
     models: tuple[str, ...]
     loss_scale: Fraction
     loss_error: Fraction
+    worst: int | None = None
 
     @property
     def memory(self) -> int:
         """Index of the row of memory."""
         return 1 + len(self.models)
+
+    def is_loss(self, row: int) -> bool:
+        """Tell whether a row counts loss."""
+        return row in (LOSS, self.worst)
 
     def choices(self, chosen: Sequence[int]) -> dict[str, dict[str, str]]:
         """Name what a solution chose, layer by layer."""
@@ -96,7 +103,7 @@ class Formulation:
 
     def meaning(self, row: int, value: int) -> Fraction:
         """Turn a value of a row into the user's unit: loss, milliseconds or MiB."""
-        if row == LOSS:
+        if self.is_loss(row):
             return value / self.loss_scale
         return Fraction(value, 2**20) if row == self.memory else Fraction(value, 10**6)
 
@@ -104,6 +111,8 @@ class Formulation:
         """Name a row for the user."""
         if row == LOSS:
             return "loss"
+        if row == self.worst:
+            return "loss of the worst model"
         if row == self.memory:
             return "memory"
         return f"latency of {self.models[row - 1]}" if row <= len(self.models) else "latency"

@@ -66,7 +66,8 @@ class Plan:
         bound: No plan within the budget has less of the objective (loss, ms or MiB); None without a bound.
         gap: The share of the objective that a better plan could save at most: ``(loss - bound) / loss``.
         status: ``optimal`` where that is proven, else ``feasible``.
-        objective: What was minimised: ``loss``, ``latency`` (ms of all models together) or ``memory`` (MiB).
+        objective: What was minimised: ``loss``, ``worst`` (the loss of the model that loses most), ``latency`` (ms of
+            all models together) or ``memory`` (MiB).
         latency_ns: Nanoseconds of each model, at the budget's quantile.
         weight_bytes: Bytes of weights of each model.
         arena_bytes: Bytes of activations, shared or separate as the budget says.
@@ -283,7 +284,12 @@ def check(plan: Plan, table: CostTable) -> tuple[str, ...]:
             (f"loss of {layer.model}/{layer.layer}", exact_loss(layer.loss), exact_loss(cost.loss)),
         ]
     wrong += [f"{what} is {got} in the plan; the table gives {is_}" for what, got, is_ in said if got != is_]
-    value = {"loss": plan.loss, "latency": sum(plan.latency_ms.values()), "memory": plan.memory_mib}[plan.objective]
+    value = {
+        "loss": plan.loss,
+        "worst": float(max(exact.losses.values())),
+        "latency": sum(plan.latency_ms.values()),
+        "memory": plan.memory_mib,
+    }[plan.objective]
     if plan.bound is not None and plan.bound > value * (1 + 1e-12):
         wrong.append(f"the bound {plan.bound} lies above the {plan.objective} {value}")
     if plan.status == "optimal" and (plan.gap is None or plan.gap > 1e-9):

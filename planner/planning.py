@@ -18,7 +18,7 @@ from planner.errors import InfeasibleError, InputError, LimitError
 from planner.figures import Choices, Figures, figures, z_of
 from planner.fitting import Found, fitted
 from planner.formulate import formulate
-from planner.formulation import LOSS, Arena, Formulation, Objective
+from planner.formulation import Arena, Formulation, Objective
 from planner.infeasible import explain
 from planner.plan import Plan, PlannedLayer, expected_ns
 from planner.predicting import predicted
@@ -48,8 +48,9 @@ def plan(
         table: What choices cost.
         budget: What may be spent.
         solver: Name of the solver.
-        objective: What is minimised: ``loss``, ``latency`` (of all models together) or ``memory``. Among
-            plans of equal latency or memory, the one of least loss that is found.
+        objective: What is minimised: ``loss`` (of all models together), ``worst`` (the loss of the model that loses
+            most), ``latency`` (of all models together) or ``memory``. Among plans that are equal in the last three,
+            the one of least loss that is found.
         time_limit_s: Wall-clock seconds for solving; where there is no plan, up to 10 s more for the reason.
         seed: Seed of the solver.
         workers: Threads; None takes those the machine has.
@@ -154,7 +155,6 @@ class _Search:
                 self._give_up(twin, relaxed)
         if solution.choices is None:
             self._give_up(formulation, solution)
-        solution = self._least_loss(formulation, solution)
         return Found(choices=formulation.choices(solution.choices or ()), bound=bound, proven=proven)
 
     def _same(self, safe: Formulation, solution: Solution, twin: Formulation, relaxed: Solution) -> bool:
@@ -163,7 +163,7 @@ class _Search:
             return False
         row = safe.problem.objective
         value = safe.meaning(row, solution.objective)
-        return value - twin.meaning(row, relaxed.bound) <= (safe.loss_error if row == LOSS else 0)
+        return value - twin.meaning(row, relaxed.bound) <= (safe.loss_error if safe.is_loss(row) else 0)
 
     def robust(self, hint: Choices | None) -> Found:
         """Keep a quantile: linearise the root of the variance where the last plan is, while that helps."""
@@ -209,6 +209,8 @@ class _Search:
         """Return the objective in the user's unit."""
         if self.objective == "loss":
             return figure.loss
+        if self.objective == "worst":
+            return max(figure.losses.values())
         if self.objective == "memory":
             return Fraction(figure.memory_bytes, 2**20)
         return Fraction(sum(figure.latency_ns.values()), 10**6)
@@ -219,23 +221,9 @@ class _Search:
             return None, False
         row = formulation.problem.objective
         bound = formulation.meaning(row, solution.bound)
-        if row == LOSS:
+        if formulation.is_loss(row):
             bound -= formulation.loss_error
         return max(Fraction(0), bound), solution.status is Status.OPTIMAL
-
-    def _least_loss(self, formulation: Formulation, solution: Solution) -> Solution:
-        """Among plans whose objective is no greater, look for the one of least loss."""
-        row = formulation.problem.objective
-        if row == LOSS or solution.objective is None:
-            return solution
-        capacities = [entry.capacity for entry in formulation.problem.rows]
-        capacities[row] = solution.objective
-        problem = formulation.problem.with_capacities(capacities, objective=LOSS)
-        left = max(0.05, self.deadline - time.perf_counter())
-        better = self.solver.solve(
-            problem, time_limit_s=left, seed=self.seed, workers=self.workers, hint=solution.choices
-        )
-        return solution if better.choices is None else replace(better, bound=None, status=Status.FEASIBLE)
 
     def _give_up(self, formulation: Formulation, solution: Solution) -> NoReturn:
         """Say why there is no plan: proven, or not settled in time."""

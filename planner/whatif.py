@@ -9,11 +9,12 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from costmodels import CostTable, write_aside
 from planner.budget import Budget, Number
 from planner.errors import InfeasibleError, InputError, LimitError
+from planner.formulation import Objective
 from planner.plan import Plan
 from planner.planning import plan
 
@@ -199,7 +200,7 @@ def sweep(
     latency_ms: Sequence[Latency] | None = None,
     memory_mib: Sequence[Number | None] | None = None,
     solver: str = "cpsat",
-    objective: Literal["loss", "latency", "memory"] = "loss",
+    objective: Objective = "loss",
     time_limit_s: float = 30.0,
     seed: int = 0,
     workers: int | None = None,

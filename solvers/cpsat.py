@@ -118,16 +118,19 @@ def _build(problem: Problem) -> _Model:
 
 
 def _add_peak(problem: Problem, model: Any, option: list[Any], peak: Peak) -> Any:
-    """Add a variable that is no less than what any group's choice costs."""
+    """Add a variable that is no less than what the choices cost together in any step."""
     from ortools.sat.python import cp_model
 
-    of_option = dict(zip(peak.options.tolist(), peak.costs.tolist(), strict=True))
-    highest = model.new_int_var(0, max(of_option.values(), default=0), "")
-    for first, beyond in itertools.pairwise(problem.start.tolist()):
-        terms = [index for index in range(first, beyond) if of_option.get(index, 0) > 0]
-        if terms:
-            weights = [of_option[index] for index in terms]
-            model.add(highest >= cp_model.LinearExpr.weighted_sum([option[i] for i in terms], weights))
+    steps: dict[int, tuple[list[Any], list[int]]] = {}
+    for step, index, cost in zip(
+        *(a.tolist() for a in (problem.steps_of(peak), peak.options, peak.costs)), strict=True
+    ):
+        variables, weights = steps.setdefault(step, ([], []))
+        variables.append(option[index])
+        weights.append(cost)
+    highest = model.new_int_var(0, max((sum(weights) for _, weights in steps.values()), default=0), "")
+    for variables, weights in steps.values():
+        model.add(highest >= cp_model.LinearExpr.weighted_sum(variables, weights))
     return highest
 
 

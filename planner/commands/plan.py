@@ -16,7 +16,9 @@ def register(subparsers: Any) -> None:
     parser.add_argument("table", metavar="TABLE", help="cost table, .json or .csv")
     add_budget(parser)
     add_solver(parser)
-    parser.add_argument("--objective", choices=("loss", "latency", "memory"), default="loss", help="what is minimised")
+    parser.add_argument(
+        "--objective", choices=("loss", "worst", "latency", "memory"), default="loss", help="what is minimised"
+    )
     parser.add_argument("-o", "--output", metavar="PLAN", help="where to write the plan, such as plan.json")
     parser.set_defaults(run=run)
 

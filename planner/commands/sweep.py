@@ -21,7 +21,9 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--loss", metavar="LOSS", help="bound on the increase of the cross-entropy")
     add_budget_form(parser)
     add_solver(parser)
-    parser.add_argument("--objective", choices=("loss", "latency", "memory"), default="loss", help="what is minimised")
+    parser.add_argument(
+        "--objective", choices=("loss", "worst", "latency", "memory"), default="loss", help="what is minimised"
+    )
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes that plan points side by side (default: 1)"
     )
