@@ -1,0 +1,87 @@
+"""The Lagrangian function of a problem with pairs and peaks: what is least once every row has a price."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from solvers.arrays import Integers
+from solvers.dual import blocks, sweep, trellis, weights
+from solvers.problem import Problem
+
+__all__ = ["Answer", "Oracle"]
+
+Numbers = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answer:
+    """What is least at some weights.
+
+    Attributes:
+        value: What the groups of each block come to, weighted, ``(blocks,)``.
+        chosen: The option of each group, numbered through all groups, ``(groups,)``; -1 in blocks without a choice.
+    """
+
+    value: Numbers
+    chosen: Integers
+
+
+class Oracle:
+    """Finds what is least for given weights of rows and of the steps of peaks.
+
+    With weights ``w`` of the rows, the objective's included, and ``v`` of the steps, where the weights of a peak's
+    steps sum up to no more than those of the rows that contain it, the least of ``sum(w * rows without peaks) +
+    sum(v * steps)`` is no more than the least of ``sum(w * rows)``: no peak is below a mean of its steps.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        """Lay out paths and terms, once for all weights."""
+        self.problem = problem
+        self.steps = blocks.steps(problem)
+        self.blocks = blocks.find(problem, self.steps)
+        self.trellis = trellis.build(problem, self.blocks.of_group)
+        self.sums = sweep.Sums(problem, self.trellis)
+        self.options = weights.option_terms(problem)
+        self.cells = weights.pair_terms(problem)
+        self.out: tuple[Integers, Integers] | None = None
+
+    def costs(self, row: Numbers, step: Numbers, barred: npt.NDArray[np.bool_] | None = None) -> sweep.Costs:
+        """Put together what options and arcs cost at these weights.
+
+        Args:
+            row: The weight of each row, ``(rows,)``.
+            step: The weight of each step, ``(steps,)``.
+            barred: Options that must not be taken, ``(options,)``.
+        """
+        option = self.options.weighted(row)
+        np.add.at(option, self.steps.option, step[self.steps.step] * self.steps.cost)
+        if barred is not None:
+            option[barred] = sweep.never(option.dtype)
+        return self.sums.costs(option, self.cells.weighted(row))
+
+    def least(self, costs: sweep.Costs) -> Answer:
+        """Find the least choice of every block."""
+        ahead = sweep.forward(self.trellis, costs.arc)
+        value = self._of_blocks(ahead)
+        taken = sweep.path(self.trellis, costs.arc, ahead)
+        chosen = np.full(self.problem.groups, -1)
+        there = taken >= 0
+        chosen[there] = sweep.options_of(self.sums, costs, taken[there])
+        return Answer(value=value, chosen=chosen)
+
+    def value(self, costs: sweep.Costs) -> Numbers:
+        """Return what the least choice of every block costs, ``(blocks,)``."""
+        return self._of_blocks(sweep.forward(self.trellis, costs.arc))
+
+    def margins(self, costs: sweep.Costs) -> tuple[Numbers, Numbers]:
+        """Return the least with each option taken, of its block alone, ``(options,)``, and the least of each block."""
+        if self.out is None:
+            self.out = sweep.leaving(self.trellis)
+        return sweep.margins(self.sums, costs, self.out)
+
+    def _of_blocks(self, ahead: Numbers) -> Numbers:
+        final = self.trellis.final
+        return np.where(final >= 0, ahead[final], sweep.never(ahead.dtype))
