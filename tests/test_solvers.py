@@ -1,75 +1,14 @@
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from problems import small_problems
 
 import solvers
 from solvers import Pair, Peak, Problem, Row, Solution, Status
-from solvers.check import WrongAnswerError, broken, floor, values, verify
+from solvers.check import WrongAnswerError, verify
 
+ABLE = {name: solvers.get(name).capabilities for name in solvers.available()}
 EXACT = [name for name in solvers.available() if solvers.get(name).capabilities.exact]
-HEURISTIC = [name for name in solvers.available() if not solvers.get(name).capabilities.exact]
-OFTEN = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-
-
-def oracle(problem: Problem) -> int | None:
-    """Return the optimum by trying all combinations with the checker alone."""
-    sizes = [range(int(b - a)) for a, b in zip(problem.start[:-1], problem.start[1:], strict=True)]
-    return min(
-        (values(problem, c)[problem.objective] for c in itertools.product(*sizes) if not broken(problem, c)),
-        default=None,
-    )
-
-
-@OFTEN
-@given(problem=small_problems())
-@pytest.mark.parametrize("name", EXACT)
-def test_every_exact_solver_agrees_with_trying_everything(name: str, problem: Problem) -> None:
-    best = oracle(problem)
-    solution = solvers.get(name).solve(problem, time_limit_s=20, workers=1)
-    if best is None:
-        assert solution.status is Status.INFEASIBLE
-    else:
-        assert solution.status is Status.OPTIMAL
-        assert solution.objective == solution.bound == best
-
-
-@OFTEN
-@given(problem=small_problems())
-@pytest.mark.parametrize("name", HEURISTIC)
-def test_heuristics_keep_the_capacities_and_are_never_better(name: str, problem: Problem) -> None:
-    best = oracle(problem)
-    solution = solvers.get(name).solve(problem, time_limit_s=20)
-    if best is None:
-        assert solution.status is Status.LIMIT
-    if solution.choices is not None:
-        assert not broken(problem, solution.choices)
-        assert solution.objective >= best >= solution.bound
-
-
-@OFTEN
-@given(problem=small_problems())
-def test_the_simple_bound_never_lies_above_the_optimum(problem: Problem) -> None:
-    best = oracle(problem)
-    assert best is None or floor(problem) <= best
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(problem=small_problems(largest=10**9))
-def test_bounds_hold_where_figures_are_large(problem: Problem) -> None:
-    best = oracle(problem)
-    for name in EXACT:
-        solution = solvers.get(name).solve(problem, time_limit_s=20, workers=1)
-        if best is None:
-            assert solution.status is Status.INFEASIBLE
-            continue
-        assert solution.status in (Status.OPTIMAL, Status.FEASIBLE)
-        assert solution.bound <= best <= solution.objective
-        assert solution.objective - solution.bound <= 1e-5 * best
 
 
 def small(**more: object) -> Problem:
@@ -100,10 +39,17 @@ def test_any_row_can_be_the_objective(name: str) -> None:
     assert solvers.get(name).solve(problem).objective == 10
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", [name for name in EXACT if solvers.get(name).capabilities.pairs])
 def test_a_forbidden_meeting_is_never_chosen(name: str) -> None:
     pair = Pair(source=0, target=1, source_format=[0, 1], target_format=[0, 1], allowed=[[True, False], [False, True]])
     assert solvers.get(name).solve(small(pairs=(pair,))).choices == (1, 1)
+
+
+@pytest.mark.parametrize("name", [name for name in solvers.available() if not solvers.get(name).capabilities.pairs])
+def test_a_solver_that_takes_no_pairs_says_so(name: str) -> None:
+    pair = Pair(source=0, target=1, source_format=[0, 1], target_format=[0, 1], allowed=[[True, False], [False, True]])
+    with pytest.raises(solvers.RefusedError, match=f"{name} takes no problems with pairs; this one has 1"):
+        solvers.get(name).solve(small(pairs=(pair,)))
 
 
 def test_an_answer_within_no_time_is_never_called_optimal_without_proof() -> None:
@@ -177,16 +123,12 @@ def test_costs_that_make_no_sense_are_refused(options: list[int], costs: list[fl
             kind(name="r", options=options, costs=costs)
 
 
-def test_figures_that_floats_cannot_count_are_refused_by_highs() -> None:
-    problem = Problem(start=[0, 1], rows=(Row(name="r", options=[0], costs=[2**60]),))
-    with pytest.raises(solvers.RefusedError, match="2\\^53"):
-        solvers.get("highs").solve(problem)
-    assert solvers.get("cpsat").solve(problem).objective == 2**60
-
-
 def test_an_unknown_solver_lists_those_that_exist() -> None:
-    with pytest.raises(solvers.UnknownSolverError, match="there are: cpsat, exhaustive, greedy, highs"):
+    with pytest.raises(solvers.UnknownSolverError, match="there are: ") as caught:
         solvers.get("magic")
+    listed = str(caught.value).partition("there are: ")[2].split(", ")
+    assert listed == list(solvers.available())
+    assert {"cpsat", "exhaustive", "greedy", "highs"} <= set(listed)
 
 
 def test_a_solver_without_its_package_is_said_to_lack_it(monkeypatch: pytest.MonkeyPatch) -> None:
