@@ -1,0 +1,1 @@
+"""Proving by listing: the parts of the solver `solvers.core`."""
