@@ -44,7 +44,8 @@ def solve(problem: Problem, answer: Answer, limits: Limits, hint: Sequence[int] 
 
     Args:
         problem: The problem; no ties, nothing forbidden.
-        answer: A solver that knows no spreads. Where it is exact, so is this; where it gives no bounds, this gives choices without proof.
+        answer: A solver that knows no spreads. Where it is exact, so is this; where it
+            gives no bounds, this gives choices without proof.
         limits: How long all of it may take; ``work`` is what each linear problem may take.
         hint: A choice to start from.
 
