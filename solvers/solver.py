@@ -55,7 +55,8 @@ class Capabilities:
         exact: Given time, it proves the best choice or that there is none.
         bound: It says what no choice can undercut, beyond what is seen without solving.
         pairs: It takes problems with pairs.
-        peaks: It takes problems with peaks.
+        peaks: It takes problems with peaks as they are; others are handed problems without, one after the other, where
+            every peak is that of a single option.
         spreads: It takes rows with a spread as they are; others are handed problems without, one after the other,
             between which the answer lies.
         any_rows: It takes any number of bound rows that concern any options.
@@ -191,16 +192,23 @@ class Solver:
     def _answer(self, problem: Problem, limits: Limits, hint: Sequence[int] | None) -> Solution:
         """Answer for one objective."""
         if self.capabilities.spreads or not any(row.spread is not None for row in problem.rows):
-            return self.answer(problem, limits, hint)
+            return self._without_spreads(problem, limits, hint)
         from solvers import robust
 
-        return robust.solve(problem, self.answer, limits, hint)
+        return robust.solve(problem, self._without_spreads, limits, hint)
+
+    def _without_spreads(self, problem: Problem, limits: Limits, hint: Sequence[int] | None) -> Solution:
+        if self.capabilities.peaks or not problem.peaks:
+            return self.answer(problem, limits, hint)
+        from solvers import thresholds
+
+        return thresholds.solve(problem, self.answer, limits, hint)
 
     def _refuse(self, problem: Problem) -> None:
         if problem.pairs and not self.capabilities.pairs:
             raise RefusedError(f"{self.name} takes no problems with pairs; this one has {len(problem.pairs)}")
-        if problem.peaks and not self.capabilities.peaks:
-            raise RefusedError(f"{self.name} takes no problems with peaks; this one has {len(problem.peaks)}")
+        if not self.capabilities.peaks and not all(peak.of_groups for peak in problem.peaks):
+            raise RefusedError(f"{self.name} takes no problems with peaks of which several options make one step")
 
     def _versions(self) -> dict[str, str]:
         return {name: _version(name) for name in self.capabilities.needs}
