@@ -5,82 +5,69 @@ L. Perron and F. Didier, CP-SAT, Google OR-Tools 9.15.
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from solvers.check import broken, values
-from solvers.problem import Peak, Problem
+from solvers.linear import LinearForm, linear_form
+from solvers.problem import Problem
 from solvers.solution import Solution, Status
-from solvers.solver import Capabilities, Limits
+from solvers.solver import Capabilities, Limits, RefusedError
 
 __all__ = ["CAPABILITIES", "solve"]
 
-CAPABILITIES = Capabilities(exact=True, hints=True, needs=("ortools",))
+CAPABILITIES = Capabilities(exact=True, hints=True, deterministic=True, traces=True, needs=("ortools",))
 _WHOLE_PORTFOLIO = 8
 """From this number of threads on, CP-SAT's own choice of strategies has one that relies on the relaxation."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Model:
-    """A problem in CP-SAT's terms: the model, its variables, and which of them is what."""
-
-    model: Any
-    option: list[Any]
-    peak: list[Any]
-    meeting: list[dict[tuple[int, int], Any]]
-
-
 def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -> Solution:
-    """Solve with CP-SAT, with both its gaps set to zero.
+    """Solve with CP-SAT, its absolute gap set to zero.
 
     Args:
         problem: The problem.
-        limits: How long it may take, its seed and its threads.
+        limits: How long it may take, its seed, its threads and its gap; ``work`` is CP-SAT's deterministic time, and
+            without a number of threads it then takes one, so that machines agree.
         hint: A choice to start from; it is completed with every auxiliary variable, and left out where it
             breaks a capacity, because incomplete hints cost more than they bring.
 
     Returns:
         The answer; the bound is the solver's own, in the problem's integers.
+
+    Raises:
+        RefusedError: Sums could leave 64 bits.
     """
     from ortools.sat.python import cp_model
 
-    built = _build(problem)
+    begin = time.perf_counter()
+    form = linear_form(problem)
+    if form.impossible():
+        return Solution(status=Status.INFEASIBLE)
+    model = cp_model.CpModel()
+    _write(model.proto, form)
     if hint is not None and not broken(problem, hint):
-        _add_hint(problem, built, hint)
+        model.proto.solution_hint.vars.extend(range(len(form.objective)))
+        model.proto.solution_hint.values.extend(form.columns(hint).tolist())
     solver = cp_model.CpSolver()
-    parameters = solver.parameters
-    parameters.max_time_in_seconds = limits.time_s
-    parameters.random_seed = limits.seed
-    workers = limits.workers or _threads()
-    parameters.num_workers = workers
-    if workers == 1:
-        parameters.linearization_level = 2
-    elif workers < _WHOLE_PORTFOLIO:
-        # The relaxation is what proves these problems. With few threads CP-SAT's own choice leaves out those
-        # strategies that make the most of it: 200 layers of 12 choices then take up to 20 s instead of 0.4 s.
-        parameters.subsolvers.extend(["max_lp", "reduced_costs"])
-    parameters.relative_gap_limit = 0.0
-    parameters.absolute_gap_limit = 0.0
-    status = solver.solve(built.model)
+    _set(solver.parameters, limits, max(1e-3, limits.time_s - (time.perf_counter() - begin)))
+    status = solver.solve(model, _watching(solver, form, limits, begin))
     if status == cp_model.INFEASIBLE:
         return Solution(status=Status.INFEASIBLE)
     if status == cp_model.MODEL_INVALID:
-        raise ValueError(f"CP-SAT refuses the model: {built.model.validate()}")
-    reported = solver.best_objective_bound
-    bound = max(0, math.ceil(reported - 0.5)) if math.isfinite(reported) else None
+        raise RefusedError(f"cpsat refuses the model: {model.validate()}")
+    response = solver.response_proto
+    # Nothing is known before the first bound was found; the response then says the least of 64 bits.
+    bound = max(form.floor(), form.offset + max(0, response.inner_objective_lower_bound))
     if status == cp_model.UNKNOWN:
         return Solution(status=Status.LIMIT, bound=bound)
-    start = problem.start.tolist()
-    chosen = tuple(
-        next(option - first for option in range(first, beyond) if solver.boolean_value(built.option[option]))
-        for first, beyond in itertools.pairwise(start)
-    )
+    chosen = form.choices(np.array(response.solution, np.float64))
     objective = values(problem, chosen)[problem.objective]
-    bound = None if bound is None else min(bound, objective)
+    bound = min(bound, objective)
     proven = Status.OPTIMAL if bound == objective else Status.FEASIBLE
     return Solution(status=proven, choices=chosen, objective=objective, bound=bound)
 
@@ -90,77 +77,66 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _build(problem: Problem) -> _Model:
-    from ortools.sat.python import cp_model
+def _set(parameters: Any, limits: Limits, seconds: float) -> None:
+    workers = limits.workers or (_threads() if limits.work is None else 1)
+    parameters.max_time_in_seconds = seconds
+    parameters.random_seed = limits.seed
+    parameters.num_workers = workers
+    parameters.relative_gap_limit = limits.gap
+    parameters.absolute_gap_limit = 0.0
+    if limits.work is not None:
+        parameters.max_deterministic_time = limits.work
+        # Threads otherwise tell each other what they found as soon as they found it, which no two runs do alike.
+        parameters.interleave_search = workers > 1
+    if workers == 1:
+        parameters.linearization_level = 2
+    elif workers < _WHOLE_PORTFOLIO:
+        # The relaxation is what proves these problems. With few threads CP-SAT's own choice leaves out those
+        # strategies that make the most of it: 200 layers of 12 choices then take up to 20 s instead of 0.4 s.
+        parameters.subsolvers.extend(["max_lp", "reduced_costs"])
 
-    model = cp_model.CpModel()
-    option = [model.new_bool_var("") for _ in range(problem.options)]
-    start = problem.start.tolist()
-    for first, beyond in itertools.pairwise(start):
-        model.add_exactly_one(option[first:beyond])
-    peak = [_add_peak(problem, model, option, terms_of) for terms_of in problem.peaks]
-    meeting = [_add_pair(problem, model, option, index) for index in range(len(problem.pairs))]
-    for index, row in enumerate(problem.rows):
-        if row.capacity is None and index != problem.objective:
+
+def _write(proto: Any, form: LinearForm) -> None:
+    """Fill CP-SAT's own message; its model object would take each variable through Python expressions."""
+    for least, most in zip(form.least.tolist(), form.most.tolist(), strict=True):
+        proto.variables.add().domain.extend((least, most))
+    ends, columns, costs = form.matrix.indptr.tolist(), form.matrix.indices.tolist(), form.matrix.data.tolist()
+    nothing = int(np.iinfo(np.int64).min)
+    for constraint, (upper, equal) in enumerate(zip(form.upper.tolist(), form.equal.tolist(), strict=True)):
+        terms = slice(ends[constraint], ends[constraint + 1])
+        if constraint < form.problem.groups:
+            proto.constraints.add().exactly_one.literals.extend(columns[terms])
             continue
-        variables = [option[i] for i in row.options.tolist()] + [peak[i] for i in row.peaks]
-        weights = row.costs.tolist() + [1] * len(row.peaks)
-        for pair, met in zip(problem.pairs, meeting, strict=True):
-            for costs in (matrix for row_index, matrix in pair.costs if row_index == index):
-                variables += met.values()
-                weights += [int(costs[formats]) for formats in met]
-        total = cp_model.LinearExpr.weighted_sum(variables, weights)
-        if row.capacity is not None:
-            model.add(total <= max(-1, min(row.capacity - row.constant, 2**62)))
-        if index == problem.objective:
-            model.minimize(total + row.constant)
-    return _Model(model=model, option=option, peak=peak, meeting=meeting)
+        linear = proto.constraints.add().linear
+        linear.vars.extend(columns[terms])
+        linear.coeffs.extend(costs[terms])
+        linear.domain.extend((upper if equal else nothing, upper))
+    priced = np.flatnonzero(form.objective)
+    proto.objective.vars.extend(priced.tolist())
+    proto.objective.coeffs.extend(form.objective[priced].tolist())
 
 
-def _add_peak(problem: Problem, model: Any, option: list[Any], peak: Peak) -> Any:
-    """Add a variable that is no less than what the choices cost together in any step."""
+def _watching(solver: Any, form: LinearForm, limits: Limits, begin: float) -> Any:
+    """Return what CP-SAT calls with every better choice, and have it tell of every better bound too."""
+    if limits.watch is None:
+        return None
     from ortools.sat.python import cp_model
 
-    steps: dict[int, tuple[list[Any], list[int]]] = {}
-    for step, index, cost in zip(
-        *(a.tolist() for a in (problem.steps_of(peak), peak.options, peak.costs)), strict=True
-    ):
-        variables, weights = steps.setdefault(step, ([], []))
-        variables.append(option[index])
-        weights.append(cost)
-    highest = model.new_int_var(0, max((sum(weights) for _, weights in steps.values()), default=0), "")
-    for variables, weights in steps.values():
-        model.add(highest >= cp_model.LinearExpr.weighted_sum(variables, weights))
-    return highest
+    watch = limits.watch
+    best: int | None = None
+    proven = form.floor()
 
+    def tell(objective: float | None, bound: float) -> None:
+        nonlocal best, proven
+        if objective is not None:
+            best = form.offset + round(objective)
+        if math.isfinite(bound):
+            proven = max(proven, form.offset + math.ceil(bound - 0.5))
+        watch(time.perf_counter() - begin, best, proven if best is None else min(best, proven))
 
-def _add_pair(problem: Problem, model: Any, option: list[Any], index: int) -> dict[tuple[int, int], Any]:
-    """Add one variable for each two formats that may meet, tied to the choices of both sides."""
-    pair = problem.pairs[index]
-    sides = []
-    for group, formats in ((pair.source, pair.source_format), (pair.target, pair.target_format)):
-        first = int(problem.start[group])
-        members: dict[int, list[Any]] = {}
-        for place, used in enumerate(formats.tolist()):
-            members.setdefault(used, []).append(option[first + place])
-        sides.append(members)
-    met = {(f, g): model.new_bool_var("") for f in sides[0] for g in sides[1] if pair.allowed[f, g]}
-    for f, writers in sides[0].items():
-        model.add(sum(var for (source, _), var in met.items() if source == f) == sum(writers))
-    for g, readers in sides[1].items():
-        model.add(sum(var for (_, target), var in met.items() if target == g) == sum(readers))
-    return met
+    class Found(cp_model.CpSolverSolutionCallback):
+        def on_solution_callback(self) -> None:
+            tell(self.objective_value, self.best_objective_bound)
 
-
-def _add_hint(problem: Problem, built: _Model, hint: Sequence[int]) -> None:
-    start = problem.start.tolist()
-    chosen = {first + choice for first, choice in zip(start[:-1], hint, strict=True)}
-    for index, variable in enumerate(built.option):
-        built.model.add_hint(variable, int(index in chosen))
-    for costs, variable in zip(problem.peaks, built.peak, strict=True):
-        terms = zip(costs.options.tolist(), costs.costs.tolist(), strict=True)
-        built.model.add_hint(variable, max((cost for index, cost in terms if index in chosen), default=0))
-    for pair, met in zip(problem.pairs, built.meeting, strict=True):
-        formats = (int(pair.source_format[hint[pair.source]]), int(pair.target_format[hint[pair.target]]))
-        for key, variable in met.items():
-            built.model.add_hint(variable, int(key == formats))
+    solver.best_bound_callback = lambda bound: tell(None, bound)
+    return Found()
