@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Context
-from fractions import Fraction
 
 from planner.formulation import LOSS, Formulation
-from solvers import Solution, Solver, Status
-from solvers.check import values
+from solvers import Solver
+from solvers.questions.conflict import conflict
 
 __all__ = ["Explanation", "Relaxation", "explain"]
 
-_RESOLUTION = 1e-4
-_LEAST_CALL_S = 0.05
+_NAMED = 6
+"""How many layers a message names; all of them stand in the explanation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +61,10 @@ class Explanation:
         uniform: The factor by which all bounds would have to grow, to one in ten thousand; None if not found.
         least_latency_ms: The least latency of each model alone.
         least_memory_mib: The least memory of all models together alone.
+        layers: Model and name of layers that by themselves cannot keep the bounds in conflict, even if all other layers
+            cost nothing.
+        layers_minimal: Whether it is proven that without any one of these layers the bounds could be kept.
+        of_layers: How many layers there are.
 
     >>> print(
     ...     Explanation(
@@ -84,17 +86,25 @@ class Explanation:
     uniform: float | None
     least_latency_ms: dict[str, float] = field(hash=False)
     least_memory_mib: float | None
+    layers: tuple[tuple[str, str], ...] = ()
+    layers_minimal: bool = False
+    of_layers: int = 0
 
     def __str__(self) -> str:
         """Write the conflict, then what each bound would have to be."""
         if not self.conflict:
-            return "no plan exists, whatever is allowed: the formats of the layers' choices exclude each other"
+            return "\n".join(
+                [
+                    "no plan exists, whatever is allowed: the formats of the layers' choices exclude each other",
+                    *self._forced(),
+                ]
+            )
         together = (
             "no plan keeps these bounds together"
             if len(self.conflict) > 1 or self.relaxations == ()
             else "no plan keeps this bound"
         )
-        lines = [f"{together}: {', '.join(self.conflict)}"]
+        lines = [f"{together}: {', '.join(self.conflict)}", *self._forced()]
         lines += [str(relaxation) for relaxation in self.relaxations]
         bounded = {relaxation.name for relaxation in self.relaxations}
         lines += [
@@ -108,6 +118,17 @@ class Explanation:
             lines.append(f"all bounds multiplied by {_up(self.uniform, 6)} can be kept")
         return "\n".join(lines)
 
+    def _forced(self) -> list[str]:
+        """Name the layers that force it, in one line; none where it takes all of them."""
+        if not self.layers or len(self.layers) >= self.of_layers:
+            return []
+        several = max(len(self.least_latency_ms), len({model for model, _ in self.layers})) > 1
+        names = [f"{model}/{layer}" if several else layer for model, layer in self.layers]
+        named = ", ".join(names[:_NAMED])
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        layers = "layer" if len(names) == 1 else "layers"
+        return [f"forced by {layers} {named}{more}, even if the other layers cost nothing"]
+
 
 def explain(
     formulation: Formulation,
@@ -119,10 +140,6 @@ def explain(
 ) -> Explanation:
     """Find out why a problem that is proven infeasible is so.
 
-    The conflict is found by leaving out one bound after another and keeping it left out while there is still
-    no plan (deletion filter: J. Chinneck and E. Dravnieks, Locating minimal infeasible constraint sets,
-    ORSA J. Computing 3, 1991).
-
     Args:
         formulation: The infeasible problem and what it means.
         solver: An exact solver.
@@ -133,124 +150,46 @@ def explain(
     Returns:
         The explanation.
     """
-    ask = _Questions(formulation, solver, time_limit_s, seed, workers)
-    bound_rows = list(formulation.problem.bound_rows)
-    alone = {row: ask.least(row, kept=()) for row in range(1, formulation.memory + 1)}
-    if LOSS in bound_rows:
-        alone[LOSS] = ask.least(LOSS, kept=())
-    conflict, minimal = list(bound_rows), True
-    for row in bound_rows:
-        rest = [other for other in conflict if other != row]
-        status = ask.feasible(rest)
-        if status is Status.INFEASIBLE:
-            conflict = rest
-        minimal = minimal and status is not Status.LIMIT
-    relaxations, achieved = [], {}
-    for row in bound_rows:
-        given = ask.answer(row, kept=[other for other in bound_rows if other != row])
-        if given.choices is not None:
-            achieved[row] = given
-        least = given.objective if given.status is Status.OPTIMAL else None
-        relaxations.append(
-            Relaxation(
-                name=formulation.describe(row),
-                unit=_unit(formulation, row),
-                bound=ask.meaning(row, formulation.problem.rows[row].capacity),
-                alone=None if alone[row] is None else ask.meaning(row, alone[row]),
-                given_others=None if least is None else ask.meaning(row, least),
-                settled=given.status in (Status.OPTIMAL, Status.INFEASIBLE),
-            )
-        )
-    return Explanation(
-        conflict=tuple(formulation.describe(row) for row in conflict),
-        minimal=minimal,
-        relaxations=tuple(relaxations),
-        uniform=ask.uniform(bound_rows, achieved) if conflict else None,
-        least_latency_ms={
-            model: ask.meaning(1 + index, alone[1 + index])
-            for index, model in enumerate(formulation.models)
-            if alone[1 + index] is not None
-        },
-        least_memory_mib=None
-        if alone[formulation.memory] is None
-        else ask.meaning(formulation.memory, alone[formulation.memory]),
+    found = conflict(
+        formulation.problem,
+        solver,
+        also=range(1, formulation.memory + 1),
+        time_limit_s=time_limit_s,
+        seed=seed,
+        workers=workers,
     )
 
+    def meaning(row: int, value: int | None) -> float | None:
+        return None if value is None else float(formulation.meaning(row, value))
 
-class _Questions:
-    """Questions about one problem with other capacities, all within one time."""
-
-    def __init__(
-        self, formulation: Formulation, solver: Solver, time_limit_s: float, seed: int, workers: int | None
-    ) -> None:
-        self.formulation = formulation
-        self.problem = formulation.problem
-        self.solver = solver
-        self.deadline = time.perf_counter() + time_limit_s
-        self.seed = seed
-        self.workers = workers
-
-    def meaning(self, row: int, value: int | None) -> float:
-        """Turn a value of a row into the user's unit."""
-        return float(self.formulation.meaning(row, value or 0))
-
-    def answer(self, row: int, kept: list[int] | tuple[int, ...], factor: Fraction | None = None) -> Solution:
-        """Minimise one row while the capacities of others are kept, perhaps multiplied by a factor."""
-        left = self.deadline - time.perf_counter()
-        if left < _LEAST_CALL_S:
-            return Solution(status=Status.LIMIT)
-        capacities: list[int | None] = [None] * len(self.problem.rows)
-        for index in kept:
-            capacity = self.problem.rows[index].capacity
-            if capacity is not None:
-                capacities[index] = capacity if factor is None else int(capacity * factor)
-        problem = self.problem.with_capacities(capacities, objective=row)
-        return self.solver.solve(problem, time_limit_s=left, seed=self.seed, workers=self.workers)
-
-    def least(self, row: int, kept: tuple[int, ...]) -> int | None:
-        """Return the least value of a row, or None where it was not proven in time."""
-        solution = self.answer(row, kept)
-        return solution.objective if solution.status is Status.OPTIMAL else None
-
-    def feasible(self, kept: list[int]) -> Status:
-        """Tell whether these capacities can be kept together."""
-        return self.answer(kept[0] if kept else LOSS, kept).status
-
-    def uniform(self, bound_rows: list[int], achieved: dict[int, Solution]) -> float | None:
-        """Return the least factor by which all capacities together must grow, by halving."""
-        factors = [self._factor(solution.choices, bound_rows) for solution in achieved.values()]
-        high = min((factor for factor in factors if factor is not None), default=None)
-        low, trial = Fraction(1), Fraction(2)
-        while high is None and trial < 2**20:
-            solution = self.answer(bound_rows[0], bound_rows, trial)
-            if solution.status is Status.LIMIT:
-                return None
-            low = trial if solution.choices is None else low
-            high = self._factor(solution.choices, bound_rows)
-            trial *= 4
-        while high is not None and high > low * Fraction(1 + _RESOLUTION):
-            middle = (low + high) / 2
-            solution = self.answer(bound_rows[0], bound_rows, middle)
-            if solution.status is Status.LIMIT:
-                break
-            if solution.choices is None:
-                low = middle
-            else:
-                high = min(high, self._factor(solution.choices, bound_rows) or high)
-        return None if high is None else float(high)
-
-    def _factor(self, choices: tuple[int, ...] | None, bound_rows: list[int]) -> Fraction | None:
-        """Return by what the capacities must be multiplied so that these choices keep them."""
-        if choices is None:
-            return None
-        taken = values(self.problem, choices)
-        ratios = []
-        for row in bound_rows:
-            capacity = self.problem.rows[row].capacity or 0
-            if capacity <= 0:
-                return None
-            ratios.append(Fraction(taken[row], capacity))
-        return max(ratios)
+    least = {row: float(formulation.meaning(row, value)) for row, value in found.least.items()}
+    return Explanation(
+        conflict=tuple(formulation.describe(row) for row in found.rows),
+        minimal=found.minimal,
+        relaxations=tuple(
+            Relaxation(
+                name=formulation.describe(need.row),
+                unit=_unit(formulation, need.row),
+                bound=float(formulation.meaning(need.row, need.capacity)),
+                alone=meaning(need.row, need.alone),
+                given_others=meaning(need.row, need.given_others),
+                settled=need.settled,
+            )
+            for need in found.needs
+        ),
+        uniform=None if found.uniform is None else float(found.uniform),
+        least_latency_ms={
+            model: least[1 + index] for index, model in enumerate(formulation.models) if 1 + index in least
+        },
+        least_memory_mib=least.get(formulation.memory),
+        layers=tuple(
+            (formulation.groups[group].model, layer)
+            for group in found.groups
+            for layer in formulation.groups[group].layers
+        ),
+        layers_minimal=found.groups_minimal,
+        of_layers=sum(len(group.layers) for group in formulation.groups),
+    )
 
 
 def _unit(formulation: Formulation, row: int) -> str:
