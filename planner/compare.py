@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import solvers as all_solvers
 from costmodels import ChoiceCost, CostTable, LayerCosts, ModelCosts, write_aside
 from planner.budget import Budget
+from planner.curves import Curve
 from planner.errors import InfeasibleError, InputError, LimitError
 from planner.figures import figures
 from planner.plan import Plan, check
@@ -22,7 +23,7 @@ from planner.planning import find_solver, plan
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Comparison", "Run", "compare_solvers", "generate", "relative_budget"]
+__all__ = ["Comparison", "Run", "compare_solvers", "generate", "relative_budget", "written_versions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +33,23 @@ class Run:
     Attributes:
         solver: Its name.
         instance: The instance's name.
-        status: ``optimal``, ``feasible``, ``infeasible``, ``limit`` or ``refused``.
-        loss: Loss of the plan; None without one.
-        bound: No plan has less loss, by this solver; None where it says nothing.
-        gap: ``(loss - bound) / loss``.
-        seconds: Wall-clock seconds, formulation included.
-        checked: Whether the plan was found right by exact arithmetic; None without a plan.
-        note: The reason why there is no plan, or what was found wrong.
+        status: ``optimal``, ``feasible``, ``infeasible``, ``limit`` or ``refused``; ``wrong`` where an answer is none.
+        loss: Loss of the plan; None without one, and where the instance is no table.
+        bound: Nothing costs less, by this solver, in the unit of the objective; None where it says nothing.
+        gap: ``(objective - bound) / objective``.
+        seconds: Wall-clock seconds; for tables, formulation included.
+        checked: Whether the answer was found right by exact arithmetic; None without one.
+        note: The reason why there is no answer, what was found wrong, or how it was found.
+        objective: What was minimised: the loss of a table's plan, or the integers of a problem.
+        proven: What of the bound stands without the solver's word, by its prices or the least costs; None where that
+            was not looked at.
+        bound_solver: Who gave the bound, where that is another solver.
+        seed: The seed.
+        time_limit_s: Seconds that were allowed.
+        workers: Threads; None for those the machine has.
+        work: The limit of work, in the solver's own unit; None without one.
+        curve: How the solver's answers over time were had: ``traced`` or ``reruns``; empty where they were not.
+        versions: The versions of the packages that answered.
 
     >>> Run(solver="greedy", instance="a", status="limit", seconds=0.1).loss is None
     True
@@ -53,11 +64,24 @@ class Run:
     seconds: float = 0.0
     checked: bool | None = None
     note: str = ""
+    objective: float | int | None = None
+    proven: int | None = None
+    bound_solver: str = ""
+    seed: int = 0
+    time_limit_s: float | None = None
+    workers: int | None = None
+    work: float | None = None
+    curve: str = ""
+    versions: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """All runs of a comparison.
+
+    Attributes:
+        runs: One for each instance and solver.
+        curves: How answers got better over time, where that was asked for.
 
     >>> run = Run(solver="greedy", instance="a", status="limit", seconds=0.1)
     >>> Comparison(runs=(run,)).runs[0].solver
@@ -65,12 +89,18 @@ class Comparison:
     """
 
     runs: tuple[Run, ...]
+    curves: tuple[Curve, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a run."""
         import pandas as pd
 
-        return pd.DataFrame([asdict(run) for run in self.runs], columns=[field.name for field in fields(Run)])
+        frame = pd.DataFrame([asdict(run) for run in self.runs], columns=[field.name for field in fields(Run)])
+        if any(isinstance(run.objective, int) for run in self.runs):
+            # Integers of up to 2^62 stay exact only where the column is not turned into floating point.
+            for name in ("objective", "bound", "proven"):
+                frame[name] = pd.Series([getattr(run, name) for run in self.runs], dtype=object)
+        return frame
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write one line a run as CSV; readers never see half a file.
@@ -85,7 +115,11 @@ class Comparison:
 
     def __str__(self) -> str:
         """Show one line a run."""
-        return str(self.to_frame().drop(columns="note").to_string(index=False, na_rep="-"))
+        frame = self.to_frame()
+        shown = ["solver", "instance", "status", "objective", "bound", "gap", "seconds", "checked"]
+        if frame["loss"].notna().all():
+            shown[3] = "loss"
+        return str(frame[shown].to_string(index=False, na_rep="-"))
 
 
 def compare_solvers(
@@ -96,6 +130,7 @@ def compare_solvers(
     time_limit_s: float = 10.0,
     seed: int = 0,
     workers: int | None = None,
+    tell: Callable[[Run], None] | None = None,
 ) -> Comparison:
     """Let several solvers plan the same instances.
 
@@ -106,6 +141,7 @@ def compare_solvers(
         time_limit_s: Seconds for each run.
         seed: Seed of the solvers.
         workers: Threads.
+        tell: Is told of each run when it is over.
 
     Returns:
         One run for each instance and solver; every plan is checked in exact arithmetic.
@@ -118,15 +154,18 @@ def compare_solvers(
     for name in names:
         find_solver(name)
 
+    limits: dict[str, Any] = {"time_limit_s": time_limit_s, "seed": seed, "workers": workers}
+
     def answer(name: str, table: CostTable, budget: Budget) -> Plan:
-        limits: dict[str, Any] = {"time_limit_s": time_limit_s, "seed": seed, "workers": workers}
         return plan(table, budget, name, **limits, explains=False)
 
-    runs = [
-        _run(name, instance, table, partial(answer, name, table, budget))
-        for instance, (table, budget) in instances.items()
-        for name in names
-    ]
+    runs = []
+    for instance, (table, budget) in instances.items():
+        for name in names:
+            run = _run(name, instance, table, partial(answer, name, table, budget))
+            runs.append(replace(run, **limits))
+            if tell is not None:
+                tell(runs[-1])
     return Comparison(runs=tuple(runs))
 
 
@@ -266,4 +305,15 @@ def _run(name: str, instance: str, table: CostTable, answer: Callable[[], Plan])
         seconds=time.perf_counter() - begin,
         checked=not wrong,
         note="; ".join(wrong),
+        objective=found.loss,
+        versions=written_versions(found.versions),
     )
+
+
+def written_versions(versions: Mapping[str, str]) -> str:
+    """Write versions on one line.
+
+    >>> written_versions({"ortools": "9.15", "numpy": "2.1"})
+    'ortools 9.15, numpy 2.1'
+    """
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -1,0 +1,311 @@
+"""Put solvers side by side on problems of integers: files, knapsacks, made-up instances, formulated tables.
+
+Every answer is looked at again in exact integers, and the bound is recomputed from the solver's prices where it gives
+any: ``proven`` is what stands without its word.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+
+import solvers
+from costmodels import CostTable
+from planner.budget import Budget
+from planner.compare import Comparison, Run, written_versions
+from planner.curves import Curve, Moment, fold
+from planner.errors import InputError
+from planner.planning import find_solver
+from solvers import Limits, Problem, Solution, Solver
+from solvers.certificate import Certificate, proof, write
+from solvers.instances import files
+from solvers.instances.generate import generate
+from solvers.instances.mmkp import Knapsack
+
+__all__ = ["Instance", "Laboratory", "Trial", "compare_problems", "generated", "instance_of_table", "read_instance"]
+
+_SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+"""The parts of the time limit that solvers which trace nothing are run at, for a curve."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Instance:
+    """A problem under a name.
+
+    Attributes:
+        name: The name.
+        problem: The problem.
+        knapsack: The knapsack it is part of, where it is one; gives the value back.
+
+    >>> Instance(name="made", problem=generate(0, layers=3)).problem.groups
+    3
+    """
+
+    name: str
+    problem: Problem
+    knapsack: Knapsack | None = None
+
+    def value(self, objective: int) -> Decimal | None:
+        """Return the value of a knapsack's choice; None where the instance is no knapsack."""
+        return None if self.knapsack is None else self.knapsack.value(objective)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trial:
+    """One solver on one instance.
+
+    Attributes:
+        run: What is written down of it.
+        solution: The answer; None where the solver refused, or answered wrongly.
+        curve: How it got there; None where that was not asked for, or there is no answer.
+    """
+
+    run: Run
+    solution: Solution | None
+    curve: Curve | None = None
+
+
+def read_instance(path: str | os.PathLike[str]) -> Instance:
+    """Read a problem or a knapsack.
+
+    Args:
+        path: A name that ends in .json or .npz, or a knapsack in its text format.
+
+    Returns:
+        The instance, named after its file.
+
+    Raises:
+        InputError: The file cannot be read as one.
+    """
+    try:
+        found = files.read(path)
+    except files.ProblemFileError as error:
+        raise InputError(str(error)) from None
+    if isinstance(found, Knapsack):
+        return Instance(name=Path(path).name, problem=found.problem, knapsack=found)
+    return Instance(name=Path(path).name, problem=found)
+
+
+def instance_of_table(name: str, table: CostTable, budget: Budget) -> Instance:
+    """Formulate a table within a budget as a problem; its losses are rounded up to integers."""
+    from planner.formulate import formulate
+
+    return Instance(name=name, problem=formulate(table, budget).problem)
+
+
+def generated(text: str) -> Instance:
+    """Make up an instance from a line such as ``0,10,70-80,12,skips,pairs,peaks``.
+
+    Args:
+        text: Seed, models, layers of each or the least and the most of them, options, topology, and perhaps ``pairs``
+            and ``peaks``.
+
+    Returns:
+        The instance, named by the text.
+
+    Raises:
+        InputError: The text says something else.
+
+    >>> generated("0,2,3,4,chain,pairs").problem.pairs.source.tolist()
+    [0, 1, 3, 4]
+    """
+    wrong = (
+        f"{text!r} makes no instance; expected SEED,MODELS,LAYERS,OPTIONS,TOPOLOGY such as 0,10,70-80,12,skips,pairs"
+    )
+    numbers, words = text.split(",")[:4], text.split(",")[4:]
+    layers = numbers[2].split("-") if len(numbers) == 4 else []
+    if not words or len(layers) > 2 or not all(n.isdigit() for n in (*numbers[:2], *numbers[3:], *layers)):
+        raise InputError(wrong)
+    if len(set(words)) < len(words) or not set(words[1:]) <= {"pairs", "peaks"}:
+        raise InputError(f"{wrong}; behind the topology stand pairs or peaks, or both")
+    try:
+        problem = generate(
+            int(numbers[0]),
+            models=int(numbers[1]),
+            layers=(int(layers[0]), int(layers[-1])),
+            options=int(numbers[3]),
+            topology=words[0],
+            pairs="pairs" in words,
+            peaks="peaks" in words,
+        )
+    except ValueError as error:
+        raise InputError(f"{wrong}: {error}") from None
+    return Instance(name=text, problem=problem)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Laboratory:
+    """The conditions that all trials share.
+
+    Attributes:
+        limits: What each solver is given.
+        curves: Whether answers over time are asked for.
+        save: Folder for certificates, and for the problems that they answer; None keeps none.
+
+    >>> instance = Instance(name="made", problem=generate(0, layers=3, options=4))
+    >>> trial = Laboratory(limits=Limits(time_s=5.0)).trial(instance, solvers.get("exhaustive"))
+    >>> trial.run.status, trial.run.checked
+    ('optimal', True)
+    """
+
+    limits: Limits
+    curves: bool = False
+    save: Path | None = None
+
+    def trial(self, instance: Instance, solver: Solver) -> Trial:
+        """Run one solver on one instance.
+
+        Args:
+            instance: The instance.
+            solver: The solver.
+
+        Returns:
+            What came of it; what a solver refuses, or answers wrongly, is said and not raised.
+        """
+        limits = self.limits
+        begin = time.perf_counter()
+        moments: list[Moment] = []
+
+        def watch(seconds: float, objective: int | None, bound: int | None) -> None:
+            moments.append(Moment(seconds=seconds, objective=objective, bound=bound))
+
+        traced = self.curves and solver.capabilities.traces
+        run = Run(
+            solver=solver.name,
+            instance=instance.name,
+            status="refused",
+            seed=limits.seed,
+            time_limit_s=limits.time_s,
+            workers=limits.workers,
+            work=limits.work,
+        )
+        if limits.work is not None and not solver.capabilities.deterministic:
+            note = f"{solver.name} knows no limit of work"
+            return Trial(run=replace(run, note=note), solution=None)
+        try:
+            solution = self._solve(instance, solver, replace(limits, watch=watch if traced else None))
+            if self.curves and not traced:
+                moments = self._reruns(instance, solver, solution)
+        except solvers.RefusedError as error:
+            return Trial(run=replace(run, note=str(error)), solution=None)
+        except solvers.WrongAnswerError as error:
+            seconds = time.perf_counter() - begin
+            found = replace(run, status="wrong", seconds=seconds, checked=False, note=str(error))
+            return Trial(run=found, solution=None)
+        self._save(instance, solution)
+        curve = None
+        if self.curves:
+            moments.append(Moment(seconds=solution.seconds, objective=solution.objective, bound=solution.bound))
+            curve = Curve(
+                solver=solver.name,
+                instance=instance.name,
+                how="traced" if traced else "reruns",
+                moments=fold(moments),
+            )
+        return Trial(run=_written(run, instance, solution, curve), solution=solution, curve=curve)
+
+    def _solve(self, instance: Instance, solver: Solver, limits: Limits) -> Solution:
+        return solver.solve(
+            instance.problem,
+            time_limit_s=limits.time_s,
+            seed=limits.seed,
+            workers=limits.workers,
+            gap=limits.gap,
+            work=limits.work,
+            watch=limits.watch,
+        )
+
+    def _reruns(self, instance: Instance, solver: Solver, solution: Solution) -> list[Moment]:
+        """Run again at parts of the time limit, up to what the whole run took."""
+        moments = []
+        for share in _SHARES:
+            part = share * self.limits.time_s
+            if part >= solution.seconds:
+                break
+            early = self._solve(instance, solver, replace(self.limits, time_s=part))
+            moments.append(Moment(seconds=early.seconds, objective=early.objective, bound=early.bound))
+        return moments
+
+    def _save(self, instance: Instance, solution: Solution) -> None:
+        if self.save is None:
+            return
+        digest = instance.problem.digest
+        safe = "".join(c if c.isalnum() or c in "-.," else "_" for c in instance.name)
+        # Files of one name may come from different folders; what tells them apart is what they hold.
+        stem = f"{safe.removesuffix('.npz').removesuffix('.json')}-{digest[:8]}"
+        problem = self.save / f"{stem}.npz"
+        certificate = Certificate(solution=solution, problem_sha256=digest, limits=self.limits)
+        try:
+            self.save.mkdir(parents=True, exist_ok=True)
+            if not problem.is_file():
+                files.write(problem, instance.problem)
+            write(self.save / f"{stem}.{solution.solver}.json", certificate)
+        except OSError as error:
+            raise InputError(f"{self.save}: nothing can be saved there: {error.strerror or error}") from None
+
+
+def compare_problems(
+    instances: Iterable[Instance],
+    names: Sequence[str] | None = None,
+    laboratory: Laboratory | None = None,
+    *,
+    tell: Callable[[Run], None] | None = None,
+) -> Comparison:
+    """Let several solvers solve the same problems.
+
+    Solvers are let solve a trifle first, so that what it takes to import them is not measured.
+
+    Args:
+        instances: The instances; each is let go of before the next is asked for.
+        names: Names of the solvers; None takes all that are installed.
+        laboratory: The conditions; None gives 10 s.
+        tell: Is told of each run when it is over.
+
+    Returns:
+        One run for each instance and solver, and a curve for each where the laboratory asks for curves.
+
+    Raises:
+        InputError: A solver does not exist, or nothing can be saved where it is to be.
+    """
+    conditions = Laboratory(limits=Limits(time_s=10.0)) if laboratory is None else laboratory
+    chosen = [find_solver(name) for name in (solvers.available() if names is None else names)]
+    trifle = generate(0, layers=2, options=2)
+    for solver in chosen:
+        solver.solve(trifle, time_limit_s=10.0, workers=1)
+    runs: list[Run] = []
+    curves: list[Curve] = []
+    for instance in instances:
+        for solver in chosen:
+            trial = conditions.trial(instance, solver)
+            runs.append(trial.run)
+            if trial.curve is not None:
+                curves.append(trial.curve)
+            if tell is not None:
+                tell(trial.run)
+    return Comparison(runs=tuple(runs), curves=tuple(curves))
+
+
+def _written(run: Run, instance: Instance, solution: Solution, curve: Curve | None) -> Run:
+    known = proof(instance.problem, solution.prices).bound
+    notes = [solution.note] if solution.note else []
+    if instance.knapsack is not None:
+        for what, objective in (("value", solution.objective), ("at most", solution.bound)):
+            notes += [] if objective is None else [f"{what} {instance.value(objective)}"]
+    return replace(
+        run,
+        status=str(solution.status),
+        objective=solution.objective,
+        bound=solution.bound,
+        gap=solution.gap,
+        seconds=solution.seconds,
+        checked=None if solution.choices is None else True,
+        note="; ".join(notes),
+        proven=None if known is None or solution.bound is None else min(known, solution.bound),
+        bound_solver=solution.bound_solver,
+        curve="" if curve is None else curve.how,
+        versions=written_versions(solution.versions),
+    )
