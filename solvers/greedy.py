@@ -1,32 +1,42 @@
-"""Move by move by the best ratio: fast, always checked, never better than exact solvers, proves little."""
+"""Move by move by the best ratio: fast, always checked, never better than exact solvers, proves little.
+
+Y. Toyoda, A simplified algorithm for obtaining approximate solutions to zero-one programming problems, Management
+Science 21 (1975): what an option takes of the scarce room is one figure, and what it brings is set in relation to it.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
+from solvers.arrays import Integers
 from solvers.check import broken, floor, values
-from solvers.problem import Integers, Problem
+from solvers.moves.scores import Scores, Weights
+from solvers.moves.starts import cheapest, least_pressing
+from solvers.moves.tables import Tables
+from solvers.moves.walk import Move, Walk
+from solvers.problem import Problem
 from solvers.solution import Solution, Status
 from solvers.solver import Capabilities, Limits
 
 __all__ = ["CAPABILITIES", "solve"]
 
-CAPABILITIES = Capabilities(exact=False, hints=True)
-_FORBIDDEN = 1
-Floats = npt.NDArray[np.float64]
+CAPABILITIES = Capabilities(exact=False, bound=False, spreads=True, hints=True, traces=True)
+_ROUNDS = 16
+"""Moves are weighed again after a share of one to this many groups has moved: after each where there are few."""
+_NOTHING = 1e-12
+"""A share of room below this counts as nothing taken."""
+_MOST_MOVES = 4
+"""So many times can each option be moved to, at most; that ends walks that floats would let go in circles."""
 
 
 def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -> Solution:
-    """Repair the cheapest choice by the least objective for each unit of excess, then improve what is left.
+    """Repair a choice by the least objective for each unit of excess, then improve what is left.
 
-    The excess is the sum over rows of what lies above the capacity, as a share of the capacity. Three starts
-    are
-    tried: the hint, each group at its cheapest, and each group at what presses least on the capacities.
+    The excess is the sum over rows of what lies above the capacity, as a share of the room in that row. Three starts
+    are tried: the hint, each group at its cheapest, and each group at what presses least on the capacities.
 
     Args:
         problem: The problem.
@@ -36,147 +46,90 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
     Returns:
         The best choice found with a simple bound, or ``limit``: greedy never proves that there is none.
     """
-    deadline = time.perf_counter() + limits.time_s
-    walk = _Walk(problem)
+    begin = time.perf_counter()
+    deadline = begin + limits.time_s
+    tables = Tables.of(problem)
+    scores = Scores(tables)
     least = floor(problem)
     best: tuple[int, tuple[int, ...]] | None = None
-    for start in _starts(problem, walk, hint):
-        if best is not None and (time.perf_counter() > deadline or best[0] == least):
+    starts = [] if hint is None else [np.asarray(hint, np.int64)]
+    for start in (*starts, cheapest(tables), least_pressing(tables)):
+        if best is not None and (time.perf_counter() > deadline or best[0] - least <= limits.gap * best[0]):
             break
-        choices = walk.descend(start, deadline)
+        choices = _descend(scores, start, deadline)
         if broken(problem, choices):
             continue
         objective = values(problem, choices)[problem.objective]
         if best is None or objective < best[0]:
             best = (objective, choices)
+            if limits.watch is not None:
+                limits.watch(time.perf_counter() - begin, objective, least)
     if best is None:
         return Solution(status=Status.LIMIT, bound=least)
     status = Status.OPTIMAL if best[0] == least else Status.FEASIBLE
     return Solution(status=status, choices=best[1], objective=best[0], bound=least)
 
 
-def _starts(problem: Problem, walk: _Walk, hint: Sequence[int] | None) -> list[Integers]:
-    """List what to start from, as options numbered through all groups."""
-    first = problem.start[:-1]
-    starts = [] if hint is None else [first + np.asarray(hint, np.int64)]
-    pressure = np.zeros(problem.options)
-    for index in problem.bound_rows:
-        pressure += walk.linear[index] / walk.unit[index]
-        for peak in problem.rows[index].peaks:
-            pressure += walk.peak[peak] / walk.unit[index]
-    cost = walk.linear[problem.objective].astype(np.float64)
-    spans = [slice(int(a), int(b)) for a, b in pairwise(problem.start)]
-    return starts + [
-        np.array([span.start + np.argmin(key[span]) for span in spans], np.int64) for key in (cost, pressure)
-    ]
+def _descend(scores: Scores, start: Integers, deadline: float) -> tuple[int, ...]:
+    """Move while a move lowers the excess, or, without excess, the objective."""
+    tables = scores.tables
+    walk = Walk(tables, start.tolist())
+    together = max(1, tables.problem.groups // _ROUNDS)
+    left = _MOST_MOVES * tables.problem.options
+    while left > 0 and time.perf_counter() < deadline:
+        keeps = walk.keeps()
+        moved = _make_all(walk, *_candidates(tables, scores.weigh(walk), together, keeps=keeps), keeps=keeps)
+        if not moved:
+            break
+        left -= moved
+    return tuple(walk.places)
 
 
-class _Walk:
-    """A walk from choice to choice: what every row costs, and what every single move would change."""
+def _candidates(tables: Tables, weights: Weights, most: int, *, keeps: bool) -> tuple[Integers, float]:
+    """Return options to take, the best of each group that helps, by falling worth, and the ratio of the last.
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        rows, options = len(problem.rows), problem.options
-        self.linear = np.zeros((rows, options), np.int64)
-        self.peak = np.zeros((len(problem.peaks), options), np.int64)
-        for index, row in enumerate(problem.rows):
-            self.linear[index, row.options] = row.costs
-        for index, peak in enumerate(problem.peaks):
-            self.peak[index, peak.options] = peak.costs
-        self.group = np.repeat(np.arange(problem.groups), np.diff(problem.start))
-        self.unit = np.array([max(1, row.capacity or 0) for row in problem.rows], np.float64)
-        self.capacity = np.array([np.inf if r.capacity is None else float(r.capacity) for r in problem.rows])
-        self.incident: list[list[int]] = [[] for _ in range(problem.groups)]
-        for index, pair in enumerate(problem.pairs):
-            self.incident[pair.source].append(index)
-            self.incident[pair.target].append(index)
-        # One row more than the problem has: the number of forbidden meetings, of which there may be none.
-        self.meeting = [self._matrices(index) for index in range(len(problem.pairs))]
+    Args:
+        tables: The problem as accounts and blocks.
+        weights: What each move would change.
+        most: How many options to return at most.
+        keeps: Whether nothing is broken now.
+    """
+    helps = (weights.dearer < 0) & (weights.relief >= 0) if keeps else weights.relief > 0
+    found = np.flatnonzero(helps)
+    dearer, relief = weights.dearer[found], weights.relief[found]
+    taken = weights.room[found] if keeps else relief
+    ratio = np.full(len(found), -np.inf)
+    np.divide(dearer, taken, out=ratio, where=taken > _NOTHING if keeps else dearer > 0)
+    if not len(found):
+        return found, 0.0
+    group = tables.of_option[found]
+    first = np.flatnonzero(np.diff(group, prepend=-1))
+    least = np.minimum.reduceat(ratio, first)
+    best = np.flatnonzero(ratio == np.repeat(least, np.diff(np.append(first, len(found)))))
+    if len(best) > most:
+        best = best[ratio[best] <= np.partition(ratio[best], most - 1)[most - 1]]
+    order = best[np.lexsort(((dearer if keeps else -relief)[best], ratio[best]))]
+    _, first = np.unique(group[order], return_index=True)
+    chosen = order[np.sort(first)[:most]]
+    return found[chosen], float(ratio[chosen[-1]])
 
-    def _matrices(self, index: int) -> Integers:
-        """Return what formats cost in every row and in forbidden meetings, ``(rows + 1, F, G)``."""
-        pair = self.problem.pairs[index]
-        found = np.zeros((len(self.problem.rows) + _FORBIDDEN, *pair.allowed.shape), np.int64)
-        for row, costs in pair.costs:
-            found[row] = costs
-        found[-1] = ~pair.allowed
-        return found
 
-    def descend(self, start: Integers, deadline: float) -> tuple[int, ...]:
-        """Move while a move lowers the excess, or, without excess, the objective."""
-        chosen = start.copy()
-        meeting = np.zeros((len(self.problem.rows) + _FORBIDDEN, self.problem.options), np.int64)
-        for group in range(self.problem.groups):
-            self._meet(group, chosen, meeting)
-        moves, most_moves = 0, 20 * self.problem.options
-        while moves < most_moves and (moves % 16 or time.perf_counter() < deadline):
-            option = self._best_move(chosen, meeting)
-            if option is None:
-                break
-            group = int(self.group[option])
-            chosen[group] = option
-            touched = {group}
-            for index in self.incident[group]:
-                touched |= {self.problem.pairs[index].source, self.problem.pairs[index].target}
-            for other in touched:
-                self._meet(other, chosen, meeting)
-            moves += 1
-        return tuple(int(place) for place in chosen - self.problem.start[:-1])
+def _make_all(walk: Walk, options: Integers, worst: float, *, keeps: bool) -> int:
+    """Make those moves that still help, and as well as the last of them would have, after those made before.
 
-    def _meet(self, group: int, chosen: Integers, meeting: Integers) -> None:
-        """Recompute what each option of a group would cost in meetings with the neighbours as they are."""
-        first, beyond = self.problem.start[group], self.problem.start[group + 1]
-        meeting[:, first:beyond] = 0
-        for index in self.incident[group]:
-            pair = self.problem.pairs[index]
-            if pair.source == group:
-                target = pair.target_format[chosen[pair.target] - self.problem.start[pair.target]]
-                meeting[:, first:beyond] += self.meeting[index][:, pair.source_format, target]
-            else:
-                source = pair.source_format[chosen[pair.source] - self.problem.start[pair.source]]
-                meeting[:, first:beyond] += self.meeting[index][:, source, pair.target_format]
-
-    def _best_move(self, chosen: Integers, meeting: Integers) -> int | None:
-        """Return the option to take next, or None where no single move helps."""
-        value, forbidden, after, after_forbidden = self._after(chosen, meeting)
-        excess = self._excess(value[:, None], np.array([forbidden]))[0]
-        excess_after = self._excess(after, after_forbidden)
-        dearer = after[self.problem.objective] - value[self.problem.objective]
-        if excess > 0:
-            gain = excess - excess_after
-            helps = np.flatnonzero(gain > 1e-12)
-            if not len(helps):
-                return None
-            return int(helps[np.argmin(np.where(dearer[helps] > 0, dearer[helps] / gain[helps], dearer[helps]))])
-        keeps = np.flatnonzero((excess_after == 0) & (dearer < 0))
-        return int(keeps[np.argmin(dearer[keeps])]) if len(keeps) else None
-
-    def _after(self, chosen: Integers, meeting: Integers) -> tuple[Floats, int, Floats, Integers]:
-        """Return each row's value now and after each single move, and the forbidden meetings likewise."""
-        problem = self.problem
-        both = self.linear + meeting[:-1]
-        change = (both - both[:, chosen][:, self.group]).astype(np.float64)
-        value = np.array([row.constant for row in problem.rows], np.float64) + self.linear[:, chosen].sum(axis=1)
-        for index, pair in enumerate(problem.pairs):
-            source = pair.source_format[chosen[pair.source] - problem.start[pair.source]]
-            target = pair.target_format[chosen[pair.target] - problem.start[pair.target]]
-            value += self.meeting[index][:-1, source, target]
-        for index in range(len(problem.peaks)):
-            now = self.peak[index, chosen]
-            top = int(np.argmax(now))
-            second = int(np.delete(now, top).max(initial=0))
-            others = np.where(self.group == top, second, now[top])
-            moved = np.maximum(others, self.peak[index])
-            for row_index, row in enumerate(problem.rows):
-                if index in row.peaks:
-                    value[row_index] += now[top]
-                    change[row_index] += moved - now[top]
-        forbidden = int(meeting[-1, chosen].sum()) // 2
-        forbidden_after = forbidden + meeting[-1] - meeting[-1, chosen][self.group]
-        return value, forbidden, value[:, None] + change, forbidden_after
-
-    def _excess(self, value: Floats, forbidden: Integers) -> Floats:
-        """Sum what lies above the capacities, as shares of them; a forbidden meeting counts most."""
-        above = np.maximum(0.0, value - self.capacity[:, None]) / self.unit[:, None]
-        total: Floats = above.sum(axis=0) + forbidden * 1e3
-        return total
+    Returns:
+        How many were made.
+    """
+    tables = walk.tables
+    made = 0
+    for option in options.tolist():
+        group = int(tables.of_option[option])
+        move: Move = walk.look(group, option - int(tables.problem.start[group]))
+        if keeps:
+            helps = move.excess <= 0 and move.dearer < 0
+        else:
+            helps = move.excess < 0 and (made == 0 or move.dearer <= 0 or move.dearer <= -move.excess * worst)
+        if helps:
+            walk.make(move)
+            made += 1
+    return made

@@ -17,7 +17,7 @@ from solvers.problem import Problem
 from solvers.solver import RefusedError
 from solvers.spread import Spread
 
-__all__ = ["Ends", "Tables", "ranges"]
+__all__ = ["Ends", "Tables", "ranges", "summed"]
 
 
 def ranges(first: Integers, lengths: Integers) -> Integers:
@@ -29,6 +29,15 @@ def ranges(first: Integers, lengths: Integers) -> Integers:
     ends = np.cumsum(lengths)
     found: Integers = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(first - (ends - lengths), lengths)
     return found
+
+
+def summed(places: Integers, weights: npt.NDArray[np.float64], length: int) -> npt.NDArray[np.float64]:
+    """Return the sum of the weights at each place, ``(length,)``.
+
+    >>> summed(np.array([1, 1]), np.array([0.5, 2.0]), 3).tolist()
+    [0.0, 2.5, 0.0]
+    """
+    return np.bincount(places, weights, length).astype(np.float64, copy=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -177,6 +186,12 @@ class Tables:
             row_peaks=row_peaks,
             ends=_ends(problem, key, block_start, *pair_terms) if len(met) else None,
         )
+
+    def beside(self, account: int, groups: Integers) -> Integers:
+        """Return where the costs of groups stand in an account; the groups have a block there, and are ascending."""
+        within = slice(int(self.account_start[account]), int(self.account_start[account + 1]))
+        block = within.start + np.searchsorted(self.block_group[within], groups)
+        return ranges(self.block_start[block], np.diff(self.problem.start)[groups])
 
 
 def _of(account: int, options: Integers, costs: Integers) -> tuple[Integers, Integers, Integers]:
