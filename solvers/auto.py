@@ -1,0 +1,177 @@
+"""Every means in turn, each on what the ones before left over: bounds alone, prices, lists, fixing, exact solvers.
+
+A problem is first looked at without solving it; few capacities and no pairs are listed to the end by `solvers.core`;
+everything else gets prices and a first choice from `solvers.lagrangian`, loses the options that these rule out, and is
+handed to CP-SAT and HiGHS with the best choice as a start. The answer is the best that any of them saw, its bound the
+highest that any of them proved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from solvers import core, cpsat, fixing, highs
+from solvers.check import broken, values
+from solvers.problem import Problem
+from solvers.simplify import Verdict, cheapest, plain
+from solvers.solution import Solution, Status
+from solvers.solver import Answer, Capabilities, Limits, RefusedError
+
+__all__ = ["CAPABILITIES", "solve"]
+
+CAPABILITIES = Capabilities(exact=True, hints=True, traces=True, needs=("ortools",))
+_LISTED_ROWS = 4
+_LISTED_FIGURES = 200_000
+"""Up to so many capacities and figures a problem without pairs is listed first."""
+_LARGEST = 40_000
+"""Problems of more options than that are no matter for exact solvers."""
+
+
+def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -> Solution:
+    """Solve with whatever suits the problem.
+
+    Args:
+        problem: The problem.
+        limits: How long all of it may take; the seed and the threads are handed on.
+        hint: A choice to start from; left out where it breaks a capacity.
+
+    Returns:
+        The best answer seen and the best bound proven; `solver` and `bound_solver` in its note say whose they are.
+    """
+    run = _Run(problem, limits)
+    if hint is not None and not broken(problem, hint):
+        run.offer(hint, "the hint")
+    seen = plain(problem)
+    if seen.verdict is Verdict.IMPOSSIBLE:
+        return Solution(status=Status.INFEASIBLE, note=f"{problem.rows[seen.row].name} alone cannot be kept")
+    if seen.verdict is Verdict.FREE:
+        run.offer(cheapest(problem), "bounds alone")
+        run.prove(run.best, "bounds alone")
+        return run.answer()
+    run.go(seen.problem)
+    return run.answer()
+
+
+class _Run:
+    """The best choice and the best bound so far, who gave them, and the time that is left."""
+
+    def __init__(self, problem: Problem, limits: Limits) -> None:
+        self.problem, self.limits = problem, limits
+        self.begin = time.perf_counter()
+        self.best: int | None = None
+        self.choices: tuple[int, ...] | None = None
+        self.bound: int | None = None
+        self.prices: tuple[float, ...] | None = None
+        self.infeasible = False
+        self.who = self.who_bound = ""
+        self.heard: tuple[int | None, int | None] = (None, None)
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self.limits.time_s - (time.perf_counter() - self.begin)
+
+    @property
+    def done(self) -> bool:
+        """Whether the gap or the limit is reached."""
+        if self.infeasible or self.left <= 0:
+            return True
+        if self.best is None or self.bound is None:
+            return False
+        return self.best - self.bound <= self.limits.gap * self.best
+
+    def offer(self, choices: Sequence[int], who: str) -> None:
+        """Take a choice that keeps all capacities, if it is better than the best."""
+        objective = values(self.problem, choices)[self.problem.objective]
+        if self.best is None or objective < self.best:
+            self.best, self.choices, self.who = objective, tuple(choices), who
+            self.tell(None, None)
+
+    def prove(self, bound: int | None, who: str) -> None:
+        """Take a bound, if it is higher than the highest."""
+        if bound is not None and (self.bound is None or bound > self.bound):
+            self.bound, self.who_bound = bound, who
+            self.tell(None, None)
+
+    def tell(self, objective: int | None, bound: int | None) -> None:
+        """Tell whoever watches what is best, with what a solver at work reports, where that is news."""
+        objectives = [value for value in (self.best, objective, self.heard[0]) if value is not None]
+        bounds = [value for value in (self.bound, bound, self.heard[1]) if value is not None]
+        best = min(objectives, default=None)
+        highest = max(bounds, default=None)
+        if best is not None and highest is not None:
+            highest = min(best, highest)
+        if self.limits.watch is not None and (best, highest) != self.heard:
+            self.heard = (best, highest)
+            self.limits.watch(time.perf_counter() - self.begin, best, highest)
+
+    def ask(self, name: str, solver: Answer, shrunk: fixing.Shrunk, seconds: float) -> Solution | None:
+        """Have a solver solve what is left of the problem, and take what it finds; None where it refuses."""
+        if shrunk.problem is None or seconds <= 0:
+            return None
+
+        def watch(_: float, objective: int | None, bound: int | None) -> None:
+            # What is left holds every choice below the best, and perhaps no other.
+            self.tell(objective, bound if bound is None or self.best is None else min(bound, self.best))
+
+        limits = replace(self.limits, time_s=seconds, work=None, watch=None if self.limits.watch is None else watch)
+        start = shrunk.project(self.choices)
+        try:
+            found = solver(shrunk.problem, limits, start)
+        except RefusedError:
+            return None
+        if found.choices is not None:
+            self.offer(shrunk.restore(found.choices), name)
+        if found.status is Status.INFEASIBLE:
+            if self.best is None:
+                self.infeasible = True
+            self.prove(self.best, name)
+        elif found.bound is not None:
+            self.prove(found.bound if self.best is None else min(found.bound, self.best), name)
+        if self.prices is None:
+            self.prices = found.prices
+        return found
+
+    def go(self, problem: Problem) -> None:
+        """Ask one solver after the other until the gap or the limit is reached."""
+        shrunk = fixing.Shrunk.of(problem)
+        separable = not problem.pairs and not any(row.peaks for row in problem.rows)
+        figures = problem.groups * int(np.diff(problem.start).max()) * (1 + len(problem.bound_rows))
+        if separable and len(problem.bound_rows) <= _LISTED_ROWS and figures <= _LISTED_FIGURES:
+            found = self.ask("core", core.solve, shrunk, max(0.1, 0.3 * self.limits.time_s))
+            shrunk = self.fixed(shrunk, found)
+        else:
+            shrunk = shrunk.without(fixing.dominated(problem))
+        if self.done or shrunk.problem is None:
+            return
+        if shrunk.problem.options <= _LARGEST:
+            self.ask("cpsat", cpsat.solve, shrunk, self.left if separable else 0.6 * self.left)
+        if not self.done and shrunk.problem.options <= _LARGEST:
+            self.ask("highs", highs.solve, shrunk, self.left)
+
+    def fixed(self, shrunk: fixing.Shrunk, found: Solution | None) -> fixing.Shrunk:
+        """Leave out what the prices of an answer rule out."""
+        if found is None or found.prices is None or self.best is None or shrunk.problem is None:
+            return shrunk
+        return shrunk.without(fixing.too_dear(shrunk.problem, found.prices, self.best))
+
+    def answer(self) -> Solution:
+        """Return the best choice with the highest bound."""
+        if self.infeasible:
+            return Solution(status=Status.INFEASIBLE, bound_solver=self.who_bound)
+        if self.best is None:
+            return Solution(status=Status.LIMIT, bound=self.bound, bound_solver=self.who_bound, prices=self.prices)
+        bound = None if self.bound is None else min(self.bound, self.best)
+        return Solution(
+            status=Status.OPTIMAL if bound == self.best else Status.FEASIBLE,
+            choices=self.choices,
+            objective=self.best,
+            bound=bound,
+            bound_solver=self.who_bound,
+            prices=self.prices,
+            note=f"choice by {self.who}, bound by {self.who_bound or 'nobody'}",
+        )
