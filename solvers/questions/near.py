@@ -8,17 +8,19 @@ from fractions import Fraction
 
 import numpy as np
 
+from solvers import glop
 from solvers.check import values
 from solvers.fixing import Shrunk, too_dear
-from solvers.pairs import Pairs
 from solvers.problem import Problem, Row
 from solvers.questions.asking import Asking
 from solvers.questions.listing import listed
 from solvers.reduction import reduce
 from solvers.solution import Solution, Status
-from solvers.solver import Solver
+from solvers.solver import Limits, Solver
 
 __all__ = ["Near", "near"]
+
+_RELAXATION_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,14 +125,9 @@ def _listed(problem: Problem, best: Solution, limit: int) -> tuple[dict[tuple[in
 
 
 def _prices(problem: Problem) -> Sequence[float]:
-    """Return prices of the capacities; what pairs, peaks and spreads add is left aside, which no bound minds."""
-    from solvers.dual.multipliers import multipliers
-
-    plain = replace(
-        problem, rows=tuple(replace(row, peaks=(), spread=None) for row in problem.rows), peaks=(), pairs=()
-    )
-    found = multipliers(plain, 1.0).prices
-    return [max(0.0, price) if np.isfinite(price) else 0.0 for price in found.tolist()]
+    """Return prices of the capacities from the linear relaxation; what spreads add is left aside."""
+    plain = replace(problem, rows=tuple(replace(row, spread=None) for row in problem.rows))
+    return glop.solve(plain, Limits(time_s=_RELAXATION_S)).prices or (0.0,) * len(problem.rows)
 
 
 def _asked(
