@@ -61,8 +61,8 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
         return chains.solve(problem, limits, hint)
     progress = priced(problem, limits, hint, begin)
     answer = progress.solution()
-    combinations = math.prod(np.diff(problem.start).tolist())
-    if answer.status is Status.LIMIT and combinations <= _FEW_COMBINATIONS and not progress.late:
+    combinations = float(np.log(np.diff(problem.start)).sum())
+    if answer.status is Status.LIMIT and combinations <= math.log(_FEW_COMBINATIONS) and not progress.late:
         return exhaustive.solve(problem, replace(limits, time_s=progress.deadline - time.perf_counter()), hint)
     return answer
 

@@ -23,7 +23,9 @@ _WIDTHS = (16, 128, 1024, 8192)
 """Labels a block may have; the next width is for those that the one before left open."""
 _LITTLE = 1e-7
 """What may stay open in the blocks, as a share of the bound, before wider searches are made."""
-_MASTER_WIDTH = 500
+_ENOUGH = 1e-6
+"""With so little left between choice and bound, as a share, the search ends."""
+_MASTER_WIDTH = 250
 _ROUNDS = 12
 _SAME = 1e-9
 _FEW_BLOCKS = 4
@@ -127,7 +129,7 @@ class _Search:
         progress = self._progress
         if progress.done or progress.objective is None or progress.bound is None:
             return progress.done
-        return progress.objective - progress.bound <= _LITTLE * progress.objective
+        return progress.objective - progress.bound <= _ENOUGH * progress.objective
 
     def _inner(self, price: float, guess: Floats) -> Floats:
         """Return prices of the local rows that go with another price of the coupling one."""
