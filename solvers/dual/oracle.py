@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from solvers.problem import Problem
 
 __all__ = ["Answer", "Oracle"]
 
-Numbers = npt.NDArray[np.generic]
+Numbers = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,20 +47,17 @@ class Oracle:
         self.sums = sweep.Sums(problem, self.trellis)
         self.options = weights.option_terms(problem)
         self.cells = weights.pair_terms(problem)
-        self.out: tuple[Integers, Integers] | None = None
+        self.order: Integers | None = None
 
-    def costs(self, row: Numbers, step: Numbers, barred: npt.NDArray[np.bool_] | None = None) -> sweep.Costs:
+    def costs(self, row: Numbers, step: Numbers) -> sweep.Costs:
         """Put together what options and arcs cost at these weights.
 
         Args:
             row: The weight of each row, ``(rows,)``.
             step: The weight of each step, ``(steps,)``.
-            barred: Options that must not be taken, ``(options,)``.
         """
         option = self.options.weighted(row)
-        np.add.at(option, self.steps.option, step[self.steps.step] * self.steps.cost)
-        if barred is not None:
-            option[barred] = sweep.never(option.dtype)
+        np.add.at(option, self.steps.option, step[self.steps.step] * self.steps.cost.astype(step.dtype))
         return self.sums.costs(option, self.cells.weighted(row))
 
     def least(self, costs: sweep.Costs) -> Answer:
@@ -78,9 +76,24 @@ class Oracle:
 
     def margins(self, costs: sweep.Costs) -> tuple[Numbers, Numbers]:
         """Return the least with each option taken, of its block alone, ``(options,)``, and the least of each block."""
-        if self.out is None:
-            self.out = sweep.leaving(self.trellis)
-        return sweep.margins(self.sums, costs, self.out)
+        return sweep.margins(self.sums, costs, self.leaving())
+
+    def total(self, costs: sweep.Costs, chosen: Integers) -> Numbers:
+        """Return what a choice costs in each block, as paths see it, ``(blocks,)``."""
+        pairs, count = self.problem.pairs, self.blocks.count
+        found = np.zeros(count, costs.option.dtype)
+        np.add.at(found, self.blocks.of_group, costs.option[chosen])
+        met = pairs.cells(chosen - self.problem.start[:-1])
+        settled = np.ones(len(pairs), np.bool_)
+        settled[self.trellis.loosened] = False
+        np.add.at(found, self.blocks.of_group[pairs.source[settled]], costs.cell[met[settled]])
+        return found
+
+    def leaving(self) -> Integers:
+        """Return the arcs by the node that they leave; for sweeps backwards."""
+        if self.order is None:
+            self.order = sweep.leaving(self.trellis)
+        return self.order
 
     def _of_blocks(self, ahead: Numbers) -> Numbers:
         final = self.trellis.final

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,9 @@ from solvers.dual.formats import spans
 from solvers.dual.trellis import Trellis
 from solvers.problem import Problem
 
-__all__ = ["NEVER", "Costs", "backward", "costs", "forward", "margins", "never", "path"]
+__all__ = ["NEVER", "Costs", "Sums", "backward", "forward", "leaving", "margins", "never", "options_of", "path"]
 
-Numbers = npt.NDArray[np.generic]
+Numbers = npt.NDArray[Any]
 
 NEVER = 2**61
 """What integers cost that cannot be taken; nothing else costs as much."""
@@ -38,11 +39,13 @@ class Costs:
         option: What each option costs, what loosened pairs cost at least included, ``(options,)``.
         of_class: The least of each class, ``(classes,)``.
         arc: What each arc costs, ``(arcs,)``.
+        cell: What each cell of pairs costs, and 0 behind them, ``(cells + 1,)``.
     """
 
     option: Numbers
     of_class: Numbers
     arc: Numbers
+    cell: Numbers
 
 
 class Sums:
@@ -67,11 +70,16 @@ class Sums:
         trellis = self.trellis
         if len(trellis.loosened):
             option = self._loosened(option, cell)
-        of_class = np.minimum.reduceat(option[self.by_class], self.class_begin)
+        of_class = self.of_classes(option)
         arc = of_class[trellis.arc_class]
         for cells in trellis.arc_cells:
             arc = arc + cell[cells]
-        return Costs(option=option, of_class=of_class, arc=arc)
+        return Costs(option=option, of_class=of_class, arc=arc, cell=cell)
+
+    def of_classes(self, option: Numbers) -> Numbers:
+        """Return the least of each class, ``(classes,)``."""
+        least: Numbers = np.minimum.reduceat(option[self.by_class], self.class_begin)
+        return least
 
     def _loosened(self, option: Numbers, cell: Numbers) -> Numbers:
         """Add to sources what their formats cost at least in the pairs that no path settles."""
@@ -104,18 +112,17 @@ def forward(trellis: Trellis, arc: Numbers) -> Numbers:
     return value
 
 
-def backward(trellis: Trellis, arc: Numbers, out: tuple[Integers, Integers]) -> Numbers:
+def backward(trellis: Trellis, arc: Numbers, order: Integers) -> Numbers:
     """Return what it costs at least to go on from each node to the end, ``(nodes,)``.
 
     Args:
         trellis: The trellis.
         arc: What each arc costs.
-        out: What ``leaving`` returns for the trellis.
+        order: What ``leaving`` returns for the trellis.
     """
     most = never(arc.dtype)
     value = np.full(trellis.nodes, most, arc.dtype)
     value[trellis.final[trellis.final >= 0]] = 0
-    order, begins = out
     for step in range(len(trellis.step_arcs) - 2, -1, -1):
         first, beyond = trellis.step_arcs[step], trellis.step_arcs[step + 1]
         if first == beyond:
@@ -128,14 +135,11 @@ def backward(trellis: Trellis, arc: Numbers, out: tuple[Integers, Integers]) -> 
     return value
 
 
-def leaving(trellis: Trellis) -> tuple[Integers, Integers]:
-    """Sort the arcs of each step by the node that they leave; for ``backward``.
-
-    Returns:
-        The arcs, step by step, ``(arcs,)``, and where those of each step begin.
-    """
+def leaving(trellis: Trellis) -> Integers:
+    """Sort the arcs of each step by the node that they leave, ``(arcs,)``; for ``backward``."""
     step = np.repeat(np.arange(len(trellis.step_arcs) - 1), np.diff(trellis.step_arcs))
-    return np.lexsort([trellis.source, step]), trellis.step_arcs
+    order: Integers = np.lexsort([trellis.source, step])
+    return order
 
 
 def path(trellis: Trellis, arc: Numbers, value: Numbers) -> Integers:
@@ -174,17 +178,17 @@ def options_of(sums: Sums, costs: Costs, taken: Integers) -> Integers:
     return found
 
 
-def margins(sums: Sums, costs: Costs, out: tuple[Integers, Integers]) -> tuple[Numbers, Numbers]:
+def margins(sums: Sums, costs: Costs, order: Integers) -> tuple[Numbers, Numbers]:
     """Return the least of all paths through each option, ``(options,)``, and of each component, ``(components,)``."""
     trellis = sums.trellis
     most = never(costs.arc.dtype)
-    ahead, behind = forward(trellis, costs.arc), backward(trellis, costs.arc, out)
+    ahead, behind = forward(trellis, costs.arc), backward(trellis, costs.arc, order)
     through = np.minimum(np.minimum(ahead[trellis.source] + costs.arc, most) + behind[trellis.target], most)
-    order = np.argsort(trellis.arc_class, kind="stable")
+    by_class = np.argsort(trellis.arc_class, kind="stable")
     of_class = np.full(len(trellis.group_of_class), most, costs.arc.dtype)
-    present = trellis.arc_class[order]
+    present = trellis.arc_class[by_class]
     heads = np.flatnonzero(np.diff(present, prepend=-1))
-    of_class[present[heads]] = np.minimum.reduceat(through[order], heads)
+    of_class[present[heads]] = np.minimum.reduceat(through[by_class], heads)
     number = trellis.classes.of_option
     dearer = costs.option - costs.of_class[number]
     total = np.where(trellis.final >= 0, ahead[trellis.final], most)

@@ -1,8 +1,9 @@
 """A layered graph whose paths are the choices of formats: groups one after the other, with what later ones must know.
 
-Groups that meet are in one component (a model, mostly), and are taken one after the other. What later groups have to know of those already taken is their formats, and of these only those of groups that still meet
-one to come; each combination of them is a *node*. Taking the next group in one of its classes leads along an *arc*
-to a node of the next step. This is dynamic programming over a path decomposition (Bodlaender 1998, "A partial
+Groups that meet are in one component (a model, mostly), and are taken one after the other. What later groups have to
+know of those already taken is their formats, and of these only those of groups that still meet one to come; each
+combination of them is a *node*. Taking the next group in one of its classes leads along an *arc* to a node of the
+next step. This is dynamic programming over a path decomposition (Bodlaender 1998, "A partial
 k-arboretum of graphs with bounded treewidth", section 5): on a chain it is Viterbi's over formats, on networks with
 skips and branches the nodes hold what is alive. All components take their steps together, in flat arrays, whatever
 their shapes.
@@ -197,9 +198,7 @@ def _later_classes(problem: Problem, kept: npt.NDArray[np.bool_], position: Inte
 class _Layout:
     """The steps of all components, one after the other."""
 
-    def __init__(
-        self, problem: Problem, kept: npt.NDArray[np.bool_], component: Integers, position: Integers
-    ) -> None:
+    def __init__(self, problem: Problem, kept: npt.NDArray[np.bool_], component: Integers, position: Integers) -> None:
         self.problem, self.kept = problem, kept
         self.component, self.position = component, position
         pairs = problem.pairs
@@ -277,7 +276,9 @@ class _Layout:
             there = np.flatnonzero(met >= 0)
             met = met[there]
             early, pair = self.early[met], self.pair[met]
-            known = self.later.member[self.later.first[early] + state[there, slot[early]] - 1] - self.problem.start[early]
+            known = (
+                self.later.member[self.later.first[early] + state[there, slot[early]] - 1] - self.problem.start[early]
+            )
             new = self.classes.member[taken[there]] - self.problem.start[self.late[met]]
             ahead = pairs.source[pair] == early
             writes = pairs.source_format[pairs.source_start[pair] + np.where(ahead, known, new)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from solvers.problem import Problem
 
 __all__ = ["Terms", "option_terms", "pair_terms"]
 
-Numbers = npt.NDArray[np.generic]
+Numbers = npt.NDArray[Any]
 """Floats for speed, integers of 64 bits or of any size for proofs: whatever the weights are."""
 
 _MOST_LAYERS = 40
@@ -47,9 +48,9 @@ class Terms:
             weight = weights[row]
             if isinstance(row, int) and not weight:
                 continue
-            total += weight * costs
+            total += weight * _like(costs, weights)
         place, row, cost = self.rest
-        np.add.at(total, place, weights[row] * cost)
+        np.add.at(total, place, weights[row] * _like(cost, weights))
         return total
 
     def sums(self, chosen: Integers, rows: int) -> Integers:
@@ -101,10 +102,10 @@ def _layered(size: int, parts: list[tuple[int, Integers, Integers]]) -> Terms:
             beyond.append(int(places[-1]) + 1)
         else:
             left.append(part)
-    layers = []
+    layers: list[tuple[Integers | int, Integers]] = []
     for member in members:
         costs = np.zeros(size, np.int64)
-        row = np.zeros(size, np.int32)
+        row = np.zeros(size, np.int64)
         for part in member:
             costs[parts[part][1]] = parts[part][2]
             row[parts[part][1]] = parts[part][0]
@@ -114,3 +115,8 @@ def _layered(size: int, parts: list[tuple[int, Integers, Integers]]) -> Terms:
     cost = np.concatenate([np.zeros(0, np.int64), *(parts[part][2] for part in left)])
     order = np.argsort(place, kind="stable")
     return Terms(size=size, layers=tuple(layers), rest=(place[order], of_row[order], cost[order]))
+
+
+def _like(costs: Integers, weights: Numbers) -> Numbers:
+    """Return costs as Python's own integers where the weights are, so that products never overflow."""
+    return costs.astype(object) if weights.dtype == object else costs

@@ -1,0 +1,126 @@
+"""Prices by columns: the oracle answers, the mixture of its answers sets the next prices."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from solvers.dual.columns import Columns, Prices
+from solvers.dual.master import Mixture, by_intersection, by_simplex
+from solvers.dual.oracle import Oracle
+from solvers.dual.whole import proves_conflict
+
+__all__ = ["Ascent", "climb"]
+
+Floats = npt.NDArray[np.float64]
+
+_STEADY = 0.5
+"""How far prices stay at the best so far: mixtures of few columns swing widely (P. Wentges, 1997)."""
+_CLOSE = 1e-6
+_MOST_ROUNDS = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ascent:
+    """How far prices came.
+
+    Attributes:
+        prices: The best prices; None where time ran out before there were any.
+        value: What they prove, in floats, without the objective's constant.
+        mixture: The last mixture of columns; None without prices.
+        conflict: Whether it is proven that nothing keeps all capacities.
+    """
+
+    prices: Prices | None
+    value: float
+    mixture: Mixture | None
+    conflict: bool = False
+
+
+def climb(columns: Columns, deadline: float, fixed: Floats | None = None) -> Ascent:
+    """Find the prices of the best Lagrangian bound, nearly.
+
+    Args:
+        columns: The columns so far; those found on the way are added.
+        deadline: When to stop, by ``time.perf_counter``.
+        fixed: Prices of the rows, ``(rows,)``, where they are given and only the weights of steps are sought.
+    """
+    return _Climb(columns, fixed).run(deadline)
+
+
+class _Climb:
+    def __init__(self, columns: Columns, fixed: Floats | None) -> None:
+        self.columns, self.oracle, self.fixed = columns, columns.oracle, fixed
+        self.simple = fixed is None and _simple(self.oracle)
+        self.value = -np.inf
+        self.best: Prices | None = None
+
+    def run(self, deadline: float) -> Ascent:
+        """Ask for columns until no price promises more."""
+        if not len(self.columns):
+            self._begin()
+        mixture = None
+        for _ in range(_MOST_ROUNDS):
+            mixture = by_intersection(self.columns) if self.simple else by_simplex(self.columns, self.fixed)
+            if mixture is None:
+                break
+            prices = mixture.prices
+            if not prices.objective:
+                # The columns break the capacities in every mixture: others may not, or it is a proof.
+                if mixture.value <= 0 or self._ask(prices) > 0:
+                    conflict = proves_conflict(self.oracle, prices)
+                    return Ascent(prices=self.best, value=self.value, mixture=None, conflict=conflict)
+                continue
+            if mixture.value - self.value <= _CLOSE * abs(mixture.value) or time.perf_counter() > deadline:
+                break
+            at = prices if self.best is None or self.simple else _between(self.best, prices)
+            if self._ask(at) < self.value and at is not prices:
+                # What lies between is no better than the best: from there the mixture's own prices may be.
+                self._ask(prices)
+        return Ascent(prices=self.best, value=self.value, mixture=mixture)
+
+    def _begin(self) -> None:
+        """Take what is cheapest, and what keeps the rows of blocks and each coupling row best."""
+        problem, blocks = self.oracle.problem, self.oracle.blocks
+        nothing = np.zeros(len(problem.rows))
+        step = np.zeros(self.oracle.steps.count)
+        self._ask(Prices(objective=1.0, row=nothing if self.fixed is None else self.fixed, step=step))
+        if self.fixed is not None:
+            return
+        local: Floats = np.where(blocks.block_of_row >= 0, 1.0 / np.maximum(self.columns.room.row, 1.0), 0.0)
+        parts = [local]
+        for row in blocks.coupling:
+            alone = nothing.copy()
+            alone[row] = 1.0
+            parts.append(alone)
+        for part in parts:
+            if bool(part.any()):
+                self._ask(Prices(objective=0.0, row=part, step=step))
+
+    def _ask(self, prices: Prices) -> float:
+        """Add what is least at these prices to the columns, and return what they prove."""
+        room = self.columns.room
+        answer = self.oracle.least(self.oracle.costs(room.weights(prices), prices.step))
+        self.columns.add(answer.chosen)
+        found = float(answer.value.sum()) - room.paid(prices)
+        if prices.objective and found > self.value:
+            self.value, self.best = found, prices
+        return found
+
+
+def _simple(oracle: Oracle) -> bool:
+    """Say whether each block has at most one row of its own, at most one row couples them, and nothing has peaks."""
+    local = oracle.blocks.block_of_row
+    counts = np.bincount(local[local >= 0], minlength=1)
+    return not oracle.steps.count and len(oracle.blocks.coupling) <= 1 and int(counts.max()) <= 1
+
+
+def _between(best: Prices, new: Prices) -> Prices:
+    return Prices(
+        objective=1.0,
+        row=_STEADY * best.row + (1 - _STEADY) * new.row,
+        step=_STEADY * best.step + (1 - _STEADY) * new.step,
+    )

@@ -1,0 +1,181 @@
+"""Problems in which formats meet and peaks are shared: prices, exact answers of blocks, and a mixture of them.
+
+1. Columns and prices: for given prices the least choice of each block is a least path through its formats
+   (`trellis`); mixtures of such choices set the next prices (`ascent`, `master`).
+2. Each block with its own row (a deadline) kept exactly, only what couples blocks priced (`settling`, `labels`): a
+   better bound than linear programming can give, and better choices.
+3. One choice for each block, within what couples them (`mixing`), and moves from there.
+
+Bounds are evaluated in whole numbers (`whole`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from solvers import greedy
+from solvers.check import broken, floor, values
+from solvers.dual.ascent import climb
+from solvers.dual.columns import Columns, Prices
+from solvers.dual.mixing import combine
+from solvers.dual.oracle import Oracle
+from solvers.dual.settling import settle
+from solvers.dual.sweep import never
+from solvers.dual.whole import Whole, bound, paid, value, whole
+from solvers.problem import LARGEST, Integers, Problem
+from solvers.solution import Solution, Status
+from solvers.solver import Limits
+
+__all__ = ["min_marginals", "solve"]
+
+_SHARE_OF_PRICES = 0.5
+"""Of the time limit, what finding prices may take."""
+
+
+def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -> Solution:
+    """Find a choice and a bound by Lagrangian relaxation, where groups meet or peaks are shared.
+
+    Args:
+        problem: The problem, without ties, forbidden options, spreads and further objectives.
+        limits: How long it may take.
+        hint: A choice to start from.
+
+    Returns:
+        The best choice found with its bound and prices; ``infeasible`` only with a proof, ``limit`` where neither a
+        choice nor a proof was found.
+    """
+    return _Search(problem, limits).run(hint)
+
+
+class _Search:
+    def __init__(self, problem: Problem, limits: Limits) -> None:
+        self.problem, self.limits = problem, limits
+        self.begin = time.perf_counter()
+        self.best: tuple[int, Integers] | None = None
+        self.bound = floor(problem)
+        self.prices: Prices | None = None
+
+    def run(self, hint: Sequence[int] | None) -> Solution:
+        """Go through the steps until the gap or the time limit is reached."""
+        oracle = Oracle(self.problem)
+        nothing = Prices(objective=1.0, row=np.zeros(len(self.problem.rows)), step=np.zeros(oracle.steps.count))
+        if value(oracle, whole(oracle, nothing)) is None:
+            return Solution(status=Status.INFEASIBLE, note="no choice of formats can meet everywhere")
+        if hint is not None:
+            self._try(self.problem.start[:-1] + np.asarray(hint, np.int64))
+        columns = Columns(oracle)
+        ascent = climb(columns, self.begin + _SHARE_OF_PRICES * self.limits.time_s)
+        if ascent.conflict:
+            return Solution(status=Status.INFEASIBLE, note="prices of the capacities alone prove a conflict")
+        if ascent.prices is not None:
+            self._price(columns, ascent.prices)
+        if self.best is None:
+            self._move(None)
+        return self._answer()
+
+    def _price(self, columns: Columns, prices: Prices) -> None:
+        """Turn prices into a bound, blocks' exact answers, and choices."""
+        oracle = columns.oracle
+        self.prices = prices
+        exact = whole(oracle, prices)
+        found = value(oracle, exact)
+        if found is not None:
+            self._raise(bound(exact, found))
+        self._combine(columns)
+        if self._done() or not exact.fits:
+            return
+        few = oracle.blocks.count <= 64
+        most = (64, 1024, 8192) if few else (16, 64, 256)
+        self._raise(bound(exact, settle(columns, exact, most, self._done)))
+        self._combine(columns)
+
+    def _combine(self, columns: Columns) -> None:
+        for chosen in combine(columns):
+            self._try(chosen)
+
+    def _move(self, chosen: Integers | None) -> None:
+        """Walk from a choice to better ones by single moves."""
+        left = max(self._left(), 0.01)
+        start = None if chosen is None else tuple((chosen - self.problem.start[:-1]).tolist())
+        answer = greedy.solve(self.problem, replace(self.limits, time_s=left), start)
+        if answer.choices is not None:
+            self._try(self.problem.start[:-1] + np.asarray(answer.choices, np.int64))
+
+    def _try(self, chosen: npt.NDArray[np.int64]) -> None:
+        """Keep a choice where it keeps everything and is better than the best."""
+        places = (chosen - self.problem.start[:-1]).tolist()
+        objective = values(self.problem, places)[self.problem.objective]
+        if (self.best is None or objective < self.best[0]) and not broken(self.problem, places):
+            self.best = (objective, chosen)
+            self._tell()
+
+    def _raise(self, found: int) -> None:
+        if found > self.bound:
+            self.bound = found if self.best is None else min(found, self.best[0])
+            self._tell()
+
+    def _tell(self) -> None:
+        if self.limits.watch is not None:
+            objective = None if self.best is None else self.best[0]
+            self.limits.watch(time.perf_counter() - self.begin, objective, self.bound)
+
+    def _left(self) -> float:
+        return self.begin + self.limits.time_s - time.perf_counter()
+
+    def _done(self) -> bool:
+        if self._left() <= 0:
+            return True
+        return self.best is not None and self.best[0] - self.bound <= self.limits.gap * self.best[0]
+
+    def _answer(self) -> Solution:
+        prices = None if self.prices is None else tuple(self.prices.row.tolist())
+        if self.best is None:
+            return Solution(status=Status.LIMIT, bound=self.bound, prices=prices)
+        objective, chosen = self.best
+        status = Status.OPTIMAL if objective == self.bound else Status.FEASIBLE
+        choices = tuple((chosen - self.problem.start[:-1]).tolist())
+        return Solution(status=status, choices=choices, objective=objective, bound=self.bound, prices=prices)
+
+
+def min_marginals(problem: Problem, prices: Sequence[float], time_s: float = 5.0) -> Integers:
+    """Bound the objective from below with each option taken, in whole numbers.
+
+    Args:
+        problem: The problem, without ties, forbidden options and spreads.
+        prices: What a unit of each row costs, ``(rows,)``, 0 or more; those of a ``Solution`` of ``solve`` do.
+        time_s: What finding the weights of steps may take, where there are peaks.
+
+    Returns:
+        ``(options,)``: no choice that keeps all capacities and takes the option costs less; ``LARGEST`` where none
+        can take it.
+    """
+    oracle = Oracle(problem)
+    row = np.array([0.0 if r.capacity is None else p for p, r in zip(prices, problem.rows, strict=True)])
+    return marginals(oracle, whole(oracle, weighed(oracle, row, time_s)))
+
+
+def weighed(oracle: Oracle, row: npt.NDArray[np.float64], time_s: float) -> Prices:
+    """Find weights of the steps of peaks that suit given prices of rows."""
+    found = Prices(objective=1.0, row=row, step=np.zeros(oracle.steps.count))
+    if not oracle.steps.count:
+        return found
+    ascent = climb(Columns(oracle), time.perf_counter() + time_s, row)
+    return found if ascent.prices is None else ascent.prices
+
+
+def marginals(oracle: Oracle, prices: Whole) -> Integers:
+    """Bound the objective with each option taken, at whole prices; see ``min_marginals``."""
+    through, least = oracle.margins(oracle.costs(prices.weights(oracle.problem.objective), prices.step))
+    block = oracle.blocks.of_group[oracle.problem.group]
+    rest = sum(least.tolist()) - paid(oracle, prices)
+    most = never(through.dtype)
+    beyond = [
+        LARGEST if taken >= most else min(LARGEST, -(-(rest + taken - alone) // prices.objective))
+        for taken, alone in zip(through.tolist(), least[block].tolist(), strict=True)
+    ]
+    return np.array(beyond, np.int64)
