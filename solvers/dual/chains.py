@@ -162,7 +162,7 @@ def min_marginals(problem: Problem, prices: Sequence[float], time_s: float = 5.0
 def weighed(oracle: Oracle, row: npt.NDArray[np.float64], time_s: float) -> Prices:
     """Find weights of the steps of peaks that suit given prices of rows."""
     found = Prices(objective=1.0, row=row, step=np.zeros(oracle.steps.count))
-    if not oracle.steps.count:
+    if not oracle.steps.count or value(oracle, whole(oracle, found)) is None:
         return found
     ascent = climb(Columns(oracle), time.perf_counter() + time_s, row)
     return found if ascent.prices is None else ascent.prices

@@ -161,7 +161,11 @@ def _program(columns: Columns, weight: float, fixed: Floats | None) -> Mixture |
     prices = Prices(objective=weight, row=np.zeros(len(room.row)), step=np.zeros(columns.oracle.steps.count))
     prices.row[bound] = dual[: len(bound)] / unit if fixed is None else priced
     prices.step[np.flatnonzero(kept)] = dual[len(bound) :] / arena
-    return Mixture(value=float(result.fun) * scale, prices=prices, share=result.x[:shares].reshape(count, blocks.count))
+    return Mixture(
+        value=float(result.fun) * scale - float(priced @ room.row[bound]),
+        prices=prices,
+        share=result.x[:shares].reshape(count, blocks.count),
+    )
 
 
 def _own(columns: Columns) -> tuple[Floats, Floats]:
