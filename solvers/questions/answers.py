@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from solvers.check import values
+from solvers import core
+from solvers.check import broken, values, verify
 from solvers.dual.bound import exact_bound
 from solvers.fixing import Shrunk, too_dear
 from solvers.problem import Problem
 from solvers.questions.asking import Asking
 from solvers.solution import Solution, Status
+from solvers.solver import Limits, in_turn
 
 __all__ = ["Answers", "Capacities"]
 
@@ -18,6 +20,10 @@ Capacities = tuple[int | None, ...]
 """One for each row of the problem; None does not bind."""
 
 _PRICES_KEPT = 8
+_MOST_LISTED = 200_000
+"""Figures, options times rows, up to which listing is tried before the solver is asked."""
+_SHARE_LISTED = 0.02
+"""The share of the time left that this may take."""
 
 
 class Answers:
@@ -74,43 +80,77 @@ class Answers:
         return None
 
     def _found(self, wanted: Capacities) -> Solution:
+        left = self.ask.left_s
+        if left <= 0:
+            return Solution(status=Status.LIMIT)
+        limits = Limits(time_s=left, seed=self.ask.seed, workers=self.ask.workers)
         problem = self.problem.with_capacities(wanted)
-        best = self._incumbent(wanted)
-        bound = self._bound(problem, wanted)
-        if best is not None and bound is not None and bound >= best[0] and not problem.then:
-            return Solution(status=Status.OPTIMAL, choices=best[1], objective=best[0], bound=best[0])
+        solution = in_turn(problem, self._answer, limits, None)
+        verify(problem, solution)
+        return solution
+
+    def _answer(self, problem: Problem, limits: Limits, hint: Sequence[int] | None) -> Solution:
+        """Answer for one objective, within the capacities of the problem."""
+        best = self._incumbent(problem)
+        bound = self._bound(problem)
+        if best is None or bound is None or bound < best[0]:
+            solution = _joined(self._listed(problem, limits, best), best, bound)
+            if solution.status not in (Status.OPTIMAL, Status.INFEASIBLE):
+                best = self._incumbent(problem)
+                bound = max(-1 if solution.bound is None else solution.bound, -1 if bound is None else bound)
+                solution = _joined(self._solved(problem, best), best, None if bound < 0 else bound)
+            return solution
+        return Solution(status=Status.OPTIMAL, choices=best[1], objective=best[0], bound=best[0])
+
+    def _listed(self, problem: Problem, limits: Limits, best: tuple[int, tuple[int, ...]] | None) -> Solution:
+        """Look whether listing what prices leave in doubt settles it, in a small share of the time."""
+        plain = not problem.pairs and not any(row.peaks or row.spread is not None for row in problem.rows)
+        if not plain or problem.options * (1 + len(problem.bound_rows)) > _MOST_LISTED:
+            return Solution(status=Status.LIMIT)
+        shortly = replace(limits, time_s=limits.time_s * _SHARE_LISTED)
+        return self._noted(problem, core.solve(problem, shortly, None if best is None else best[1]), Shrunk.of(problem))
+
+    def _solved(self, problem: Problem, best: tuple[int, tuple[int, ...]] | None) -> Solution:
+        """Ask the solver for something better than the best that is known."""
         shrunk = Shrunk.of(problem)
-        if best is not None:
-            # With further objectives to come, choices that are as good in the first are worth having too.
-            worth = best[0] if problem.then else best[0] - 1
+        if best is not None and problem.objective == self.problem.objective:
             for prices in self.prices:
                 if shrunk.problem is not None:
-                    shrunk = shrunk.without(too_dear(shrunk.problem, prices, worth))
+                    shrunk = shrunk.without(too_dear(shrunk.problem, prices, best[0] - 1))
         if shrunk.problem is None:
-            found = Solution(status=Status.INFEASIBLE)
-        else:
-            self.asked += 1
-            found = self.ask.solve(shrunk.problem, None if best is None else shrunk.project(best[1]))
-        if found.prices is not None:
-            self.prices = [*self.prices[1 - _PRICES_KEPT :], found.prices]
-        if found.choices is not None:
-            found = replace(found, choices=shrunk.restore(found.choices))
-            self.taken(found.choices or ())
-        return _joined(found, best, bound, is_last=not problem.then)
+            return Solution(status=Status.INFEASIBLE)
+        self.asked += 1
+        hint = None if best is None else shrunk.project(best[1])
+        return self._noted(problem, self.ask.solve(shrunk.problem, hint), shrunk)
 
-    def _incumbent(self, wanted: Capacities) -> tuple[int, tuple[int, ...]] | None:
-        """Return the best choice known that keeps capacities, with its objective."""
+    def _noted(self, problem: Problem, found: Solution, shrunk: Shrunk) -> Solution:
+        """Remember prices and choice of an answer, and tell it in the options of the whole problem."""
+        if found.prices is not None and problem.objective == self.problem.objective:
+            self.prices = [*self.prices[1 - _PRICES_KEPT :], found.prices]
+        if found.choices is None:
+            return found
+        choices = shrunk.restore(found.choices)
+        self.taken(choices)
+        return replace(found, choices=choices)
+
+    def _incumbent(self, problem: Problem) -> tuple[int, tuple[int, ...]] | None:
+        """Return the best choice known that keeps the capacities, with its objective."""
         best: tuple[int, tuple[int, ...]] | None = None
         for choices, taken in self.pool.items():
-            objective = taken[self.problem.objective]
+            objective = taken[problem.objective]
             if best is not None and objective >= best[0]:
                 continue
-            if all(capacity is None or value <= capacity for value, capacity in zip(taken, wanted, strict=True)):
+            pairs = zip(taken, problem.rows, strict=True)
+            if all(row.capacity is None or value <= row.capacity for value, row in pairs):
                 best = (objective, choices)
-        return best
+        # What is in the pool may meet in forbidden formats: it can come from anywhere.
+        return best if best is None or not broken(problem, best[1]) else None
 
-    def _bound(self, problem: Problem, wanted: Capacities) -> int | None:
+    def _bound(self, problem: Problem) -> int | None:
         """Return what is known to lie below every choice, by looser capacities and by prices."""
+        if problem.objective != self.problem.objective:
+            return None
+        wanted = tuple(row.capacity for row in problem.rows)
         bounds = [
             solution.bound
             for capacities, solution in self.known.items()
@@ -120,23 +160,24 @@ class Answers:
         return max(bounds, default=None)
 
 
-def _joined(found: Solution, best: tuple[int, tuple[int, ...]] | None, bound: int | None, *, is_last: bool) -> Solution:
-    """Put together what the solver found among what was worth having, and what was known before."""
-    if best is None or (found.objective is not None and found.objective <= best[0]):
-        if found.bound is None or bound is None or bound <= found.bound or found.objective is None:
-            return found
-        lifted = min(bound, found.objective)
-        proven = is_last and lifted == found.objective
-        return replace(found, bound=lifted, status=Status.OPTIMAL if proven else found.status)
-    objective, choices = best
-    if found.status is Status.INFEASIBLE:
-        # Nothing better is left.
-        return replace(found, status=Status.OPTIMAL, choices=choices, objective=objective, bound=objective)
-    # What was left out cannot beat the best known either.
-    lower = min(objective, max(-1 if found.bound is None else found.bound, -1 if bound is None else bound))
-    status = Status.OPTIMAL if is_last and lower == objective else Status.FEASIBLE
-    known = None if lower < 0 else lower
-    return replace(found, status=status, choices=choices, objective=objective, bound=known)
+def _joined(found: Solution, best: tuple[int, tuple[int, ...]] | None, bound: int | None) -> Solution:
+    """Put together what was found among what is worth having, and what was known before.
+
+    Args:
+        found: An answer about the choices better than the best known, or about all.
+        best: The best known, with its objective.
+        bound: What is known to lie below every choice.
+    """
+    if best is not None and (found.objective is None or found.objective > best[0]):
+        # Where nothing better is left, the best known is the best.
+        lower = best[0] if found.status is Status.INFEASIBLE else found.bound
+        found = replace(found, status=Status.FEASIBLE, choices=best[1], objective=best[0], bound=lower)
+    lower = max(-1 if found.bound is None else found.bound, -1 if bound is None else bound)
+    if found.objective is None:
+        return found if lower < 0 else replace(found, bound=lower)
+    lower = min(lower, found.objective)
+    status = Status.OPTIMAL if lower == found.objective else Status.FEASIBLE
+    return replace(found, status=status, bound=None if lower < 0 else lower)
 
 
 def _is_looser(capacities: Capacities, wanted: Capacities) -> bool:
