@@ -21,10 +21,11 @@ from planner.curves import Curve, Moment, fold
 from planner.errors import InputError
 from planner.planning import find_solver
 from solvers import Limits, Problem, Solution, Solver
-from solvers.certificate import Certificate, proof, write
+from solvers.certificate import Certificate, write
 from solvers.instances import files
 from solvers.instances.generate import generate
 from solvers.instances.mmkp import Knapsack
+from solvers.proof import proof
 
 __all__ = ["Instance", "Laboratory", "Trial", "compare_problems", "generated", "instance_of_table", "read_instance"]
 
@@ -290,7 +291,7 @@ def compare_problems(
 
 
 def _written(run: Run, instance: Instance, solution: Solution, curve: Curve | None) -> Run:
-    known = proof(instance.problem, solution.prices).bound
+    known = proof(instance.problem, solution.prices, solution.choices).bound
     notes = [solution.note] if solution.note else []
     if instance.knapsack is not None:
         for what, objective in (("value", solution.objective), ("at most", solution.bound)):

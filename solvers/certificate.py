@@ -1,7 +1,7 @@
 """An answer as a file: what was found, for which problem, by whom, and the prices that prove how good it is.
 
 Whoever has the problem can verify it without any solver: the choice costs what it is said to cost and keeps every
-capacity, and the Lagrangian function at the prices gives a bound, all in whole numbers (``solvers.dual.bound``).
+capacity, and the Lagrangian function at the prices gives a bound, all in whole numbers (``solvers.proof``).
 """
 
 from __future__ import annotations
@@ -13,17 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from solvers import check
 from solvers.aside import write_aside
-from solvers.dual.bound import exact_bound
 from solvers.problem import Problem
-from solvers.reduction import reduce
+from solvers.proof import Proof, proof
 from solvers.solution import Solution, Status
 from solvers.solver import Limits
 
-__all__ = ["FORM", "Certificate", "CertificateError", "Proof", "Verdict", "proof", "read", "verify", "write"]
+__all__ = ["FORM", "Certificate", "CertificateError", "Verdict", "read", "verify", "write"]
 
 FORM = "blinkplan solution 1"
 """What a file says it is; the number changes where older readers would misread it."""
@@ -79,22 +76,6 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """What is known of a problem's optimum without a solver.
-
-    Attributes:
-        bound: What no choice can undercut; None where there is proof that no choice keeps every capacity.
-        by: What proves it: ``prices``, or ``least costs`` where each group at its cheapest says as much.
-
-    >>> Proof(bound=7, by="prices").bound
-    7
-    """
-
-    bound: int | None
-    by: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What looking at a certificate gave.
 
@@ -110,34 +91,6 @@ class Verdict:
     wrong: tuple[str, ...]
     proof: Proof | None
     said: str
-
-
-def proof(problem: Problem, prices: tuple[float, ...] | None) -> Proof:
-    """Bound the optimum in whole numbers, without a solver.
-
-    Args:
-        problem: The problem.
-        prices: What a unit of each row costs; None leaves the least costs.
-
-    Returns:
-        The better of what the prices prove and of what the least costs of all groups do.
-
-    Raises:
-        ValueError: There is not one price for each row, or one is negative or not finite.
-    """
-    if prices is not None and len(prices) != len(problem.rows):
-        raise ValueError(f"got {len(prices)} prices; expected one for each of the {len(problem.rows)} rows")
-    reduced = reduce(problem).problem
-    if reduced is None:
-        return Proof(bound=None, by="least costs")
-    if _overfull(reduced):
-        return Proof(bound=None, by="least costs")
-    least = check.floor(reduced)
-    proven = least if prices is None else exact_bound(reduced, prices)
-    if proven > reduced.most()[reduced.objective]:
-        # More than all costs together: no choice that keeps the capacities is left.
-        return Proof(bound=None, by="prices")
-    return Proof(bound=least, by="least costs") if proven <= least else Proof(bound=proven, by="prices")
 
 
 def verify(certificate: Certificate, problem: Problem) -> Verdict:
@@ -160,7 +113,7 @@ def verify(certificate: Certificate, problem: Problem) -> Verdict:
     except check.WrongAnswerError as error:
         wrong.append(str(error))
     try:
-        known = proof(problem, solution.prices)
+        known = proof(problem, solution.prices, solution.choices)
     except ValueError as error:
         wrong.append(f"the prices prove nothing: {error}")
         known = proof(problem, None)
@@ -207,22 +160,6 @@ def write(path: str | os.PathLike[str], certificate: Certificate) -> None:
     """
     lines = (f' "{key}": {json.dumps(value)}' for key, value in certificate.to_json().items())
     write_aside(path, "{\n" + ",\n".join(lines) + "\n}\n")
-
-
-def _overfull(problem: Problem) -> bool:
-    """Say whether some row is above its capacity with every group at its cheapest."""
-    group, sizes = problem.group, np.diff(problem.start)
-    for row in (problem.rows[index] for index in problem.bound_rows):
-        total = row.constant
-        if len(row.options):
-            of = group[row.options]
-            first = np.flatnonzero(np.diff(of, prepend=-1))
-            # A group that has options without a cost in this row costs nothing at its cheapest.
-            whole = np.diff(first, append=len(of)) == sizes[of[first]]
-            total += int(np.minimum.reduceat(row.costs, first)[whole].sum())
-        if row.capacity is not None and total > row.capacity:
-            return True
-    return False
 
 
 def _assembled(found: dict[str, Any]) -> Certificate:

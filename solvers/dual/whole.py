@@ -60,7 +60,9 @@ def whole(oracle: Oracle, prices: Prices) -> Whole:
         prices: The prices.
     """
     room = Room.of(oracle)
-    most = _most(oracle, room.weights(prices), prices.step)
+    # A price may weigh on nothing that costs: it has to fit all the same.
+    largest = max(prices.objective, float(prices.row.max(initial=0.0)), float(prices.step.max(initial=0.0)))
+    most = max(_most(oracle, room.weights(prices), prices.step), largest)
     shift = min(_BITS - 2 - int(np.ceil(np.log2(max(most, 1.0)))), 200)
     paid = prices.row[prices.row > 0]
     smallest = float(paid.min()) if len(paid) else 1.0
