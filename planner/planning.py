@@ -33,7 +33,7 @@ _EXPLAIN_S = 10.0
 def plan(
     table: CostTable,
     budget: Budget,
-    solver: str = "cpsat",
+    solver: str | Solver = "cpsat",
     *,
     objective: Objective = "loss",
     time_limit_s: float = 30.0,
@@ -47,7 +47,7 @@ def plan(
     Args:
         table: What choices cost.
         budget: What may be spent.
-        solver: Name of the solver.
+        solver: Name of the solver, or a solver.
         objective: What is minimised: ``loss`` (of all models together), ``worst`` (the loss of the model that loses
             most), ``latency`` (of all models together) or ``memory``. Among plans that are equal in the last three,
             the one of least loss that is found.
@@ -86,12 +86,14 @@ def plan(
         start = None if hint is None else instead(hint, dropped)
         found = fitted(less, budget, objective, search.seek, search.value, start)
     except solvers.RefusedError as error:
-        raise InputError(f"the solver {solver!r} refuses: {error}") from None
+        raise InputError(f"the solver {chosen_solver.name!r} refuses: {error}") from None
     return _plan(search, table, dropped, found, time.perf_counter() - begin)
 
 
-def find_solver(name: str) -> Solver:
-    """Return the solver of that name, or raise InputError listing those that exist."""
+def find_solver(name: str | Solver) -> Solver:
+    """Return the solver of that name, or raise InputError listing those that exist; a solver is returned as it is."""
+    if isinstance(name, Solver):
+        return name
     try:
         return solvers.get(name)
     except solvers.UnknownSolverError as error:

@@ -52,7 +52,8 @@ class Answers:
     def at(self, capacities: Sequence[int | None]) -> Solution:
         """Minimise the problem's objectives within capacities, one for each row."""
         wanted = tuple(capacities)
-        if wanted not in self.known:
+        known = self.known.get(wanted)
+        if known is None or known.status not in (Status.OPTIMAL, Status.INFEASIBLE):
             self.known[wanted] = self._reused(wanted) or self._found(wanted)
         return self.known[wanted]
 
@@ -64,7 +65,8 @@ class Answers:
 
     def add(self, choices: tuple[int, ...]) -> None:
         """Let a choice be known, such as a plan from before; it need not keep any capacity."""
-        self.taken(choices)
+        if not broken(self.problem.with_capacities([None] * len(self.problem.rows)), choices):
+            self.taken(choices)
 
     def _reused(self, wanted: Capacities) -> Solution | None:
         """Return an answer to looser capacities that answers these as well."""
@@ -143,8 +145,7 @@ class Answers:
             pairs = zip(taken, problem.rows, strict=True)
             if all(row.capacity is None or value <= row.capacity for value, row in pairs):
                 best = (objective, choices)
-        # What is in the pool may meet in forbidden formats: it can come from anywhere.
-        return best if best is None or not broken(problem, best[1]) else None
+        return best
 
     def _bound(self, problem: Problem) -> int | None:
         """Return what is known to lie below every choice, by looser capacities and by prices."""
