@@ -60,6 +60,13 @@ def test_knapsacks_are_read_from_a_folder_and_shown_by_their_value(tmp_path: Pat
     assert "| I01 |" in page.read_text()
 
 
+def test_a_run_that_fails_is_said_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--only", "small-models", "--solvers", "greedy", "--rounds", "1", "--json", str(tmp_path / "r.json")]
+    assert solving.main([*arguments, "--instances", "nonsense", "--instances", "0,1,4,3,chain"]) == 1
+    assert "small-models nonsense greedy failed" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "r.json").read_text())) == 1
+
+
 def test_a_front_is_solved_twice_and_gives_the_same_objectives() -> None:
     given = {"instance": "0,1,8,4,chain", "solver": "core", "time_limit_s": 5.0, "points": 7}
     record = solving_front.measure(given)
