@@ -38,6 +38,9 @@ class Blocks:
         first: Where each block's groups begin, ``(blocks + 1,)``.
         prices: Price of each block's row, whole, 0 or more, ``(blocks,)``; a price times a block's times stays below
             2^58 too.
+        uses: What each option takes of a row that connects the blocks, ``uses[option][group]``; None where that does
+            not matter: then of two labels that differ in it alone, one is as good as the other.
+        grain: By how much such uses must differ for labels to be kept beside each other, 1 or more.
     """
 
     costs: Integers
@@ -45,6 +48,8 @@ class Blocks:
     room: Integers
     first: Integers
     prices: Integers
+    uses: Integers | None = None
+    grain: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,12 +74,14 @@ class Found:
 class _Labels:
     """Sets of decisions in flat arrays, ordered by row; ``row`` counts blocks, those of the largest cores first.
 
-    ``cost`` is what lies beyond the relaxation; ``time`` is what lies beyond the room, so that 0 or less is kept.
+    ``cost`` is what lies beyond the relaxation; ``time`` is what lies beyond the room, so that 0 or less is kept;
+    ``use`` is what is taken of the row that connects the blocks, more or less than with the cheapest options.
     """
 
     row: Integers
     cost: Integers
     time: Integers
+    use: Integers
 
 
 class _Core:
@@ -111,6 +118,11 @@ class _Core:
         """The options of each core group by what they cost beyond the cheapest, ``(core groups, options)``."""
         self.excess = np.ascontiguousarray(np.take_along_axis(excess[:, groups], ranked, 0).T)
         self.beyond = np.ascontiguousarray(np.take_along_axis(beyond[:, groups], ranked, 0).T)
+        self.grain = blocks.grain if blocks.uses is not None else 0
+        self.uses = self.beyond
+        if blocks.uses is not None:
+            uses = (blocks.uses - picked(blocks.uses, self.base))[:, groups]
+            self.uses = np.ascontiguousarray(np.take_along_axis(uses, ranked, 0).T)
         self.many = (self.excess < self.reach[owner, None]).sum(axis=1)
         self._look_ahead(blocks.prices, owner, counts)
 
@@ -164,7 +176,7 @@ def search(blocks: Blocks, upper: Places, *, width: int, kept: int = 1, more: In
     prices, spare, reach = (of[core.rows] for of in (blocks.prices, core.spare, core.reach))
     # What the best of the dropped labels could have come to.
     dropped = np.full(count, _NEVER, np.int64)
-    labels = _Labels(np.arange(count), np.zeros(count, np.int64), -spare)
+    labels = _Labels(np.arange(count), np.zeros(count, np.int64), -spare, np.zeros(count, np.int64))
     ways: list[tuple[Integers, Integers]] = []
     ended: list[tuple[Integers, _Labels]] = []
     for depth in range(int(core.counts[0]) + 1):
@@ -175,14 +187,14 @@ def search(blocks: Blocks, upper: Places, *, width: int, kept: int = 1, more: In
         if not going:
             break
         labels, promise, way = _grow(core, _slice(labels, slice(0, going)), depth, reach)
-        labels, promise, way = _undominated(labels, promise, way, prices)
+        labels, promise, way = _undominated(labels, promise, way, prices, core.grain)
         labels, way = _narrow(labels, promise, way, width, dropped)
         ways.append(way)
     return _gather(core, blocks, upper, ended, ways, prices, dropped, kept)
 
 
 def _slice(labels: _Labels, part: slice | Integers) -> _Labels:
-    return _Labels(labels.row[part], labels.cost[part], labels.time[part])
+    return _Labels(labels.row[part], labels.cost[part], labels.time[part], labels.use[part])
 
 
 def _grow(
@@ -206,43 +218,54 @@ def _grow(
     for tilt, tail in zip(core.tilts, core.tails, strict=True):
         np.maximum(promise, cost + tilt[row] * time + tail[row, depth + 1], out=promise)
     useful = np.flatnonzero(promise < reach[row])
-    made = _Labels(row[useful], cost[useful], time[useful])
+    use = labels.use[parent[useful]]
+    if core.grain:
+        use = use + core.uses[group[parent[useful]], rank[useful]]
+    made = _Labels(row[useful], cost[useful], time[useful], use)
     return made, promise[useful], (parent[useful], rank[useful])
 
 
 def _undominated(
-    labels: _Labels, promise: Integers, way: tuple[Integers, Integers], prices: Integers
+    labels: _Labels, promise: Integers, way: tuple[Integers, Integers], prices: Integers, grain: int
 ) -> tuple[_Labels, Integers, tuple[Integers, Integers]]:
-    """Drop every label of which another one of its row needs no more time and costs no more without the price."""
+    """Drop every label of which another one of its row needs no more time and costs no more without the price.
+
+    With a grain, only labels of about the same use are compared: each row falls into lanes.
+    """
     if not len(labels.row):
         return labels, promise, way
-    order = _by_row_and_time(labels)
-    row = labels.row[order]
-    bare = labels.cost[order] - prices[row] * labels.time[order]
-    first = np.flatnonzero(np.diff(row, prepend=-1))
-    # Lowered from row to row by more than they spread, the figures of one row hide nothing of the next.
+    lane = labels.row
+    if grain:
+        step = labels.use // grain
+        step -= step.min()
+        lane = lane * (int(step.max()) + 1) + step
+    order = _by_lane_and_time(lane, labels.time)
+    lane = lane[order]
+    bare = labels.cost[order] - (prices[labels.row] * labels.time)[order]
+    first = np.flatnonzero(np.diff(lane, prepend=-1))
+    # Lowered from lane to lane by more than they spread, the figures of one lane hide nothing of the next.
     low = int(bare.min())
     spread = int(bare.max()) - low + 1
-    if spread * (int(row[-1]) + 1) < _NEVER:
-        bare -= low + row * spread
+    if spread * (int(lane[-1]) + 1) < _NEVER:
+        bare -= low + lane * spread
         least = np.minimum.accumulate(bare)
     else:
         least = np.concatenate([np.minimum.accumulate(part) for part in np.split(bare, first[1:])])
-    good = np.ones(len(row), np.bool_)
+    good = np.ones(len(lane), np.bool_)
     good[1:] = bare[1:] < least[:-1]
     good[first] = True
     order = order[good]
     return _slice(labels, order), promise[order], (way[0][order], way[1][order])
 
 
-def _by_row_and_time(labels: _Labels) -> Integers:
-    """Return the order of the labels by row, then by time."""
-    low = int(labels.time.min())
-    bits = [int(most).bit_length() for most in (labels.time.max() - low, len(labels.row) - 1)]
-    if int(labels.row[-1]).bit_length() + sum(bits) > 62:
-        return np.lexsort((labels.time, labels.row))
+def _by_lane_and_time(lane: Integers, time: Integers) -> Integers:
+    """Return the order of labels by lane, then by time."""
+    low = int(time.min())
+    bits = [int(most).bit_length() for most in (time.max() - low, len(lane) - 1)]
+    if int(lane.max()).bit_length() + sum(bits) > 62:
+        return np.lexsort((time, lane))
     # Packed into one number with their index, labels sort several times as fast as by an argsort.
-    key = (labels.row << bits[0]) + (labels.time - low)
+    key = (lane << bits[0]) + (time - low)
     key <<= bits[1]
     key += np.arange(len(key))
     key.sort()

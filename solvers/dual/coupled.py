@@ -11,7 +11,7 @@ import numpy as np
 from solvers.dual.intersect import Floats, Places, meet
 from solvers.dual.layout import Layout
 from solvers.dual.multipliers import Dual, optimise, outer_costs
-from solvers.dual.partial import Answer, evaluate, whole_prices
+from solvers.dual.partial import Answer, evaluate, varied, whole_prices
 from solvers.dual.pool import Pool
 from solvers.dual.progress import Progress, use
 from solvers.dual.repair import descend, exchange, repair
@@ -28,8 +28,9 @@ _ENOUGH = 1e-6
 _MASTER_WIDTH = 250
 _ROUNDS = 12
 _SAME = 1e-9
-_FEW_BLOCKS = 4
-"""With so few blocks their choices are good answers as they are."""
+_FEW_BLOCKS = 16
+_VARIED = (128, 512, 1024)
+"""So few blocks are searched for so many choices that differ in what they take of the coupling row."""
 _FEW_GROUPS = 3000
 """In problems of so many groups moves are tried in pairs."""
 _CHOICES = 4096
@@ -95,30 +96,31 @@ class _Search:
         """Move the price of the one coupling row, and combine what the blocks choose at each."""
         laid, dual, progress = self._laid, self._dual, self._progress
         pool = Pool(laid)
-        pool.add(dual.sides.kept)
+        pool.add(dual.sides.kept[None])
         guess = dual.sides.prices
         kept = int(np.clip(_CHOICES // laid.blocks, 8, 256))
         low: _Point | None = None
         high: _Point | None = None
+        best_price = price
         for step in range(_ROUNDS):
             answer = self._evaluate(laid, [np.array([price])], guess, pool.cheapest(price), kept)
             if answer is None:
                 break
             progress.prove(self._constant + answer.bound)
-            for places in answer.others:
-                pool.add(places)
-                if laid.blocks <= _FEW_BLOCKS:
-                    progress.offer(places)
+            pool.add(answer.others)
             balance = self._combine(pool)
             if self._enough() or balance is None:
                 break
             slope = float(use(laid.bands[1], answer.places)[0] - laid.bands[1].capacities[0])
             low, high = ((price, answer.value, slope), high) if slope > 0 else (low, (price, answer.value, slope))
+            best_price = price if answer.value >= max(top[1] for top in (low, high) if top is not None) else best_price
             following = _following(low, high, balance, step)
             if following is None or abs(following - price) <= _SAME * price:
                 break
             price = following
             guess = self._inner(price, guess)
+        if laid.blocks <= _FEW_BLOCKS and not self._enough():
+            self._vary(pool, best_price, guess)
         if progress.places is None:
             self._repair([dual.sides.kept, dual.sides.broken])
         if not self._enough():
@@ -131,6 +133,22 @@ class _Search:
             return progress.done
         return progress.objective - progress.bound <= _ENOUGH * progress.objective
 
+    def _vary(self, pool: Pool, price: float, guess: Floats) -> None:
+        """Combine few blocks from choices that differ in what they take of the coupling row."""
+        progress = self._progress
+        if progress.objective is None or progress.bound is None:
+            return
+        guess = self._inner(price, guess)
+        prices = whole_prices(self._laid, [np.array([price])], guess)
+        if prices is None:
+            return
+        for width in _VARIED:
+            known = pool.cheapest(price)
+            pool.add(varied(self._laid, prices, known, more=progress.objective - progress.bound, width=width))
+            self._combine(pool)
+            if self._enough():
+                break
+
     def _inner(self, price: float, guess: Floats) -> Floats:
         """Return prices of the local rows that go with another price of the coupling one."""
         laid = self._laid
@@ -140,11 +158,10 @@ class _Search:
 
     def _combine(self, pool: Pool) -> float | None:
         """Combine the pool's choices; return the price at which they balance, None where none keeps the row."""
+        # With a choice that keeps the row among them, they can always be combined.
+        known = self._progress.places if self._progress.places is not None else self._least_use()
+        pool.add(known[None])
         combined = pool.combine(_MASTER_WIDTH)
-        if combined is None and not pool.least:
-            pool.least = True
-            pool.add(self._least_use())
-            combined = pool.combine(_MASTER_WIDTH)
         if combined is None:
             return None
         self._progress.offer(combined[0])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,13 +19,15 @@ from solvers.dual.core import Blocks, relax, search
 from solvers.dual.intersect import Floats, Places
 from solvers.dual.layout import Layout
 
-__all__ = ["Answer", "Prices", "evaluate", "whole_prices"]
+__all__ = ["Answer", "Prices", "evaluate", "varied", "whole_prices"]
 
 _BITS = 57
 _GROUPS_AT_ONCE = 6400
 """Blocks are searched together until they have so many groups: few enough for their arrays to stay in the cache."""
 _LABELS_AT_ONCE = 2**18
 """And until they may have so many labels."""
+_LANES = 32
+"""Choices that differ in use are told apart by this share of what they may cost more."""
 _FULL = 2**56
 
 
@@ -156,6 +158,26 @@ def evaluate(
                 break
     unit = 1 << prices.shift
     return Answer(bound=-(-bound // unit), value=bound / unit, open=left / unit, places=places, others=others)
+
+
+def varied(laid: Layout, prices: Prices, known: Places, *, more: float, width: int) -> Places:
+    """List choices of few blocks that differ in what they take of the one coupling row.
+
+    Args:
+        laid: The problem, with one coupling row.
+        prices: Prices of all rows.
+        known: A choice that keeps the local rows, ``(groups,)``.
+        more: By how much choices may cost more than it at these prices, in the objective's unit.
+        width: How many labels a block may have.
+
+    Returns:
+        Choices of every block, each within its local row, ``(width, groups)``.
+    """
+    blocks, _ = _cut(laid, prices, np.arange(laid.blocks))
+    allowed = max(1, int(min(math.ldexp(more, prices.shift), 2.0**_BITS)))
+    price = max(1, int(prices.outer[0][0]))
+    grained = replace(blocks, uses=laid.bands[1].costs, grain=max(1, allowed // (price * _LANES)))
+    return search(grained, known, width=width, kept=width, more=np.full(laid.blocks, allowed)).others
 
 
 def _parts(laid: Layout, blocks: Integers, width: int) -> list[Integers]:

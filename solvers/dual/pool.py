@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from solvers.arrays import Integers
 from solvers.dual.core import Blocks, search
-from solvers.dual.intersect import Places, meet, picked
+from solvers.dual.intersect import Places, meet
 from solvers.dual.layout import Layout
 
 __all__ = ["Pool"]
@@ -21,35 +21,32 @@ _BITS = 57
 
 
 class Pool:
-    """Choices of all blocks.
-
-    Attributes:
-        least: Whether those that take least of the coupling row are among them.
-    """
+    """Choices of all blocks."""
 
     def __init__(self, laid: Layout) -> None:
-        self.least = False
         self._laid = laid
         self._places: list[Places] = []
-        self._costs: list[Integers] = []
-        self._uses: list[Integers] = []
+        self._costs: Integers = np.zeros((0, laid.blocks), np.int64)
+        self._uses: Integers = np.zeros((0, laid.blocks), np.int64)
 
-    def add(self, places: Places) -> None:
-        """Add one choice for each block, ``(groups,)``, each within its local row."""
+    def add(self, choices: Places) -> None:
+        """Add choices of every block, each within its local row, ``(choices, groups)``."""
+        flat = choices.astype(np.int64) * choices.shape[1] + np.arange(choices.shape[1])
         starts = self._laid.first[:-1]
-        costs = np.add.reduceat(picked(self._laid.costs, places), starts)
-        uses = np.add.reduceat(picked(self._laid.bands[1].costs, places), starts)
-        for before, used in zip(self._costs, self._uses, strict=True):
-            if np.array_equal(before, costs) and np.array_equal(used, uses):
-                return
-        self._places.append(places)
-        self._costs.append(costs)
-        self._uses.append(uses)
+        costs, uses = (
+            np.add.reduceat(of.ravel().take(flat), starts, axis=1)
+            for of in (self._laid.costs, self._laid.bands[1].costs)
+        )
+        # A search repeats its last choice where it finds fewer than it was asked for.
+        new = np.ones(len(choices), np.bool_)
+        new[1:] = (np.diff(costs, axis=0) != 0).any(axis=1) | (np.diff(uses, axis=0) != 0).any(axis=1)
+        self._places.extend(choices[new])
+        self._costs = np.concatenate([self._costs, costs[new]])
+        self._uses = np.concatenate([self._uses, uses[new]])
 
     def cheapest(self, price: float) -> Places:
         """Return the choice of each block that is cheapest at a price of the coupling row, ``(groups,)``."""
-        uses = np.array(self._uses) * price
-        return self._combined((uses + np.array(self._costs)).argmin(axis=0))
+        return self._combined((self._costs + price * self._uses).argmin(axis=0))
 
     def combine(self, width: int) -> tuple[Places, float] | None:
         """Combine choices so that the coupling row is kept.
@@ -61,7 +58,7 @@ class Pool:
             The combination, ``(groups,)``, and the price of the row at which the choices balance; None where no
             combination keeps the row.
         """
-        costs, uses = np.array(self._costs), np.array(self._uses)
+        costs, uses = self._costs, self._uses
         room = self._laid.bands[1].capacities
         if int(uses.min(axis=0).sum()) > int(room[0]):
             return None
@@ -85,6 +82,6 @@ class Pool:
         """Put together the chosen choice of each block, ``which[block]``."""
         of_group = which[self._laid.block]
         found = self._places[0].copy()
-        for index, places in enumerate(self._places):
-            np.copyto(found, places, where=of_group == index)
+        for index in np.unique(which).tolist():
+            np.copyto(found, self._places[index], where=of_group == index)
         return found
