@@ -9,6 +9,7 @@ in a hundred. Writes one record as JSON.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from dataclasses import replace
@@ -22,6 +23,7 @@ from solvers.check import floor, values
 from solvers.instances.generate import generate
 from solvers.problem import Problem
 from solvers.questions.fronts import sweep
+from solvers.questions.relaxed import Line, Relaxed
 
 POINTS = 50
 _LATENCY = 1
@@ -36,6 +38,13 @@ def capacities(problem: Problem, points: int) -> list[int]:
     return [round(least + share * (exact - least)) for share in steps]
 
 
+def _alike(one: Line | None, other: Line | None) -> bool:
+    """Say whether two relaxations have one value, as far as floating point tells."""
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one.value, other.value, rel_tol=1e-7)
+
+
 def measure(given: dict[str, Any]) -> dict[str, Any]:
     """Solve all points cold, then as a sweep.
 
@@ -43,7 +52,8 @@ def measure(given: dict[str, Any]) -> dict[str, Any]:
         given: ``instance``, ``solver``, ``time_limit_s`` for each point, and perhaps ``workers`` and ``points``.
 
     Returns:
-        The seconds of both, and whether the answers are the same.
+        The seconds of both, and whether the answers are the same; likewise of the linear relaxation, built and solved
+        anew for each point, or kept by GLOP while one bound changes.
     """
     begin = time.perf_counter()
     instance = instance_of(given["instance"])
@@ -71,6 +81,12 @@ def measure(given: dict[str, Any]) -> dict[str, Any]:
         workers=workers,
     )
     seconds = time.perf_counter() - begin
+    begin = time.perf_counter()
+    lines = [Relaxed(problem, _LATENCY).at(capacity) for capacity in wanted]
+    lp_cold_s = time.perf_counter() - begin
+    begin = time.perf_counter()
+    front = Relaxed(problem, _LATENCY).front(wanted)
+    lp_s = time.perf_counter() - begin
     proven = all(answer.status in (solvers.Status.OPTIMAL, solvers.Status.INFEASIBLE) for answer in (*cold, *warm))
     same = [answer.objective for answer in cold] == [answer.objective for answer in warm]
     return {
@@ -81,6 +97,9 @@ def measure(given: dict[str, Any]) -> dict[str, Any]:
         "cold_s": cold_s,
         "seconds": seconds,
         "same": same,
+        "lp_cold_s": lp_cold_s,
+        "lp_s": lp_s,
+        "lp_same": all(_alike(one, other) for one, other in zip(lines, front, strict=True)),
         "groups": problem.groups,
         "made_s": made_s,
         "made_mib": made_mib,
