@@ -13,7 +13,7 @@ from solvers.dual.master import Mixture, by_intersection, by_simplex
 from solvers.dual.oracle import Oracle
 from solvers.dual.whole import proves_conflict
 
-__all__ = ["Ascent", "climb"]
+__all__ = ["Ascent", "between", "climb", "mix"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -76,7 +76,7 @@ class _Climb:
                 continue
             if mixture.value - self.value <= _CLOSE * abs(mixture.value) or time.perf_counter() > deadline:
                 break
-            at = prices if self.best is None or self.simple else _between(self.best, prices)
+            at = prices if self.best is None or self.simple else between(self.best, prices, _STEADY)
             if self._ask(at) < self.value and at is not prices:
                 # What lies between is no better than the best: from there the mixture's own prices may be.
                 self._ask(prices)
@@ -118,9 +118,25 @@ def _simple(oracle: Oracle) -> bool:
     return not oracle.steps.count and len(oracle.blocks.coupling) <= 1 and int(counts.max()) <= 1
 
 
-def _between(best: Prices, new: Prices) -> Prices:
+def between(best: Prices, new: Prices, steady: float) -> Prices:
+    """Return prices between the best so far and new ones."""
     return Prices(
         objective=1.0,
-        row=_STEADY * best.row + (1 - _STEADY) * new.row,
-        step=_STEADY * best.step + (1 - _STEADY) * new.step,
+        row=steady * best.row + (1 - steady) * new.row,
+        step=steady * best.step + (1 - steady) * new.step,
     )
+
+
+def mix(columns: Columns, only: npt.NDArray[np.bool_]) -> Mixture | None:
+    """Mix only some columns, ``(columns, blocks)``, whose own rows are kept anyway.
+
+    Args:
+        columns: The columns.
+        only: Which of them to mix.
+
+    Returns:
+        The mixture; None where a block has no column left.
+    """
+    if not bool(only.any(axis=0).all()):
+        return None
+    return by_intersection(columns, only) if _simple(columns.oracle) else by_simplex(columns, only=only)

@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from solvers import greedy
 from solvers.check import broken, floor, values
-from solvers.dual.ascent import climb
+from solvers.dual.ascent import between, climb, mix
 from solvers.dual.columns import Columns, Prices
-from solvers.dual.mixing import combine
+from solvers.dual.mixing import combine, keeps
 from solvers.dual.oracle import Oracle
 from solvers.dual.settling import settle
 from solvers.dual.sweep import never
@@ -33,6 +33,11 @@ from solvers.solver import Limits
 
 __all__ = ["min_marginals", "solve"]
 
+_FEW_BLOCKS = 64
+"""Of so many blocks each is settled again and again, at prices that suit what is known of all."""
+_CLOSE = 1e-6
+_STEADY = (0.5, 0.0, 0.8, 0.95)
+"""How far prices stay at the best so far, at first and each time that those between prove no more."""
 _SHARE_OF_PRICES = 0.5
 """Of the time limit, what finding prices may take."""
 
@@ -89,10 +94,35 @@ class _Search:
         self._combine(columns)
         if self._done() or not exact.fits:
             return
-        few = oracle.blocks.count <= 64
-        most = (64, 1024, 8192) if few else (16, 64, 256)
-        self._raise(bound(exact, settle(columns, exact, most, self._done)))
+        most = (64, 1024, 8192) if oracle.blocks.count <= _FEW_BLOCKS else (16, 64, 256)
+        found = settle(columns, exact, most, self._done)
+        self._raise(bound(exact, found))
         self._combine(columns)
+        if oracle.blocks.count <= _FEW_BLOCKS:
+            self._refine(columns, prices, found / 2.0**exact.shift)
+
+    def _refine(self, columns: Columns, prices: Prices, proven: float) -> None:
+        """Set prices of what couples blocks by mixtures of columns that keep the blocks' own rows, and settle again."""
+        oracle, own = columns.oracle, columns.block_of_row >= 0
+        constant = self.problem.rows[self.problem.objective].constant
+        best, failed = prices, 0
+        while failed < len(_STEADY):
+            mixture = mix(columns, keeps(columns))
+            if mixture is None or not mixture.prices.objective or self._done():
+                return
+            if mixture.value + constant - proven <= _CLOSE * abs(proven):
+                return
+            new = replace(mixture.prices, row=np.where(own, prices.row, mixture.prices.row))
+            asked = between(best, new, _STEADY[failed])
+            exact = whole(oracle, asked)
+            if not exact.fits:
+                return
+            found = settle(columns, exact, (64, 1024), self._done)
+            self._raise(bound(exact, found))
+            failed += 1
+            if found / 2.0**exact.shift > proven:
+                proven, best, failed = found / 2.0**exact.shift, asked, 0
+            self._combine(columns)
 
     def _combine(self, columns: Columns) -> None:
         for chosen in combine(columns):

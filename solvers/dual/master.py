@@ -30,7 +30,7 @@ class Mixture:
     share: Floats
 
 
-def by_intersection(columns: Columns) -> Mixture:
+def by_intersection(columns: Columns, only: npt.NDArray[np.bool_] | None = None) -> Mixture:
     """Mix where each block has at most one row of its own and at most one row couples them, without peaks.
 
     Within a block, the best mixture for given coupling price lies on the lower convex hull of (own row, cost), where
@@ -39,10 +39,14 @@ def by_intersection(columns: Columns) -> Mixture:
 
     Args:
         columns: The columns.
+        only: Which of them to mix, ``(columns, blocks)``, rows of blocks then left aside; None mixes all.
     """
     room, count = columns.room, columns.oracle.blocks.count
     objective = np.array(columns.objective).T
     own, limit = _own(columns)
+    if only is not None:
+        # Those left out break a row that nobody can make room for.
+        own, limit = np.where(only.T, 0.0, np.inf), np.zeros(count)
     coupled = len(columns.oracle.blocks.coupling) == 1
     use = np.array([entry[0] for entry in columns.coupling]).T if coupled else np.zeros_like(objective)
     capacity = float(room.row[columns.oracle.blocks.coupling[0]]) if coupled else np.inf
@@ -92,28 +96,36 @@ def by_intersection(columns: Columns) -> Mixture:
     )
 
 
-def by_simplex(columns: Columns, fixed: Floats | None = None) -> Mixture | None:
+def by_simplex(
+    columns: Columns, fixed: Floats | None = None, only: npt.NDArray[np.bool_] | None = None
+) -> Mixture | None:
     """Mix by linear programming, whatever rows and peaks there are.
 
     Args:
         columns: The columns.
         fixed: Prices of the rows, ``(rows,)``, where they are given and only the weights of steps are sought.
+        only: Which columns to mix, ``(columns, blocks)``, rows of blocks then left aside; None mixes all.
 
     Returns:
         The mixture; None where the program could not be solved.
     """
-    found = _program(columns, 1.0, fixed)
-    return found if found is not None else _program(columns, 0.0, fixed)
+    found = _program(columns, 1.0, fixed, only)
+    return found if found is not None else _program(columns, 0.0, fixed, only)
 
 
-def _program(columns: Columns, weight: float, fixed: Floats | None) -> Mixture | None:
+def _program(
+    columns: Columns, weight: float, fixed: Floats | None, only: npt.NDArray[np.bool_] | None
+) -> Mixture | None:
     """Solve for shares, peaks and, where the objective has no weight, what rows are broken by."""
     from scipy.optimize import linprog
     from scipy.sparse import coo_array, csr_array, hstack, vstack
 
     room, blocks, count = columns.room, columns.oracle.blocks, len(columns)
     shares, peaks = count * blocks.count, len(columns.oracle.problem.peaks)
+    used = np.arange(shares) if only is None else np.flatnonzero(only.ravel())
     bound = np.flatnonzero(np.isfinite(room.row))
+    if only is not None:
+        bound = bound[np.isin(bound, blocks.coupling)]
     priced = np.zeros(len(bound)) if fixed is None else fixed[bound]
     unit = np.maximum(np.abs(room.row[bound]), 1.0)
     rows = np.zeros((len(bound), count, blocks.count))
@@ -135,21 +147,20 @@ def _program(columns: Columns, weight: float, fixed: Floats | None) -> Mixture |
     slack[: slack.shape[1]] = -np.eye(slack.shape[1])
     matrix = hstack(
         [
-            vstack([csr_array(rows.reshape(len(bound), shares) / unit[:, None]), steps / arena]),
+            vstack([csr_array(rows.reshape(len(bound), shares)[:, used] / unit[:, None]), steps[:, used] / arena]),
             vstack([csr_array(room.contains[bound] * (arena / unit)[:, None]), -above.tocsr()]),
             csr_array(slack),
         ]
     )
     cost = np.concatenate(
         [
-            (weight * np.array(columns.objective) + np.tensordot(priced, rows, axes=1)).ravel(),
+            (weight * np.array(columns.objective) + np.tensordot(priced, rows, axes=1)).ravel()[used],
             arena * (weight * room.contains[room.objective] + priced @ room.contains[bound]),
             np.ones(slack.shape[1]),
         ]
     )
     scale = max(float(np.abs(cost).max()), 1.0)
-    block = np.tile(np.arange(blocks.count), count)
-    one = csr_array((np.ones(shares), (block, np.arange(shares))), (blocks.count, len(cost)))
+    one = csr_array((np.ones(len(used)), (used % blocks.count, np.arange(len(used)))), (blocks.count, len(cost)))
     limit = np.concatenate([room.row[bound] / unit, np.zeros(len(at))])
     held = slice(0 if fixed is None else len(bound), None)
     within = {"A_ub": matrix.tocsr()[held], "b_ub": limit[held]}
@@ -161,11 +172,10 @@ def _program(columns: Columns, weight: float, fixed: Floats | None) -> Mixture |
     prices = Prices(objective=weight, row=np.zeros(len(room.row)), step=np.zeros(columns.oracle.steps.count))
     prices.row[bound] = dual[: len(bound)] / unit if fixed is None else priced
     prices.step[np.flatnonzero(kept)] = dual[len(bound) :] / arena
-    return Mixture(
-        value=float(result.fun) * scale - float(priced @ room.row[bound]),
-        prices=prices,
-        share=result.x[:shares].reshape(count, blocks.count),
-    )
+    share = np.zeros(shares)
+    share[used] = result.x[: len(used)]
+    value = float(result.fun) * scale - float(priced @ room.row[bound])
+    return Mixture(value=value, prices=prices, share=share.reshape(count, blocks.count))
 
 
 def _own(columns: Columns) -> tuple[Floats, Floats]:
