@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -14,12 +14,13 @@ from planner.budget import Budget
 from planner.errors import InputError
 from planner.figures import exact_loss, z_of
 from planner.formulation import LOSS, Arena, Formulation, Group, Objective, Side
-from solvers import Pair, Pairs, Peak, Problem, Row
+from solvers import Pair, Pairs, Peak, Problem, Row, Spread
 
 __all__ = ["formulate"]
 
 _MOST_LOSS = 2**51
 _MOST_DECIMALS = 18
+_SPREAD_BITS = 58
 
 
 def formulate(
@@ -27,7 +28,6 @@ def formulate(
     budget: Budget,
     objective: Objective = "loss",
     side: Side = "safe",
-    sigma_ns: Mapping[str, float] | None = None,
     arena: Arena = "most",
 ) -> Formulation:
     """Write a table and a budget as a problem on integers.
@@ -38,8 +38,6 @@ def formulate(
         objective: What is minimised; latency is that of all models together.
         side: How to round: ``safe`` for a plan that keeps its bounds, ``optimistic`` for a bound that no plan
             beats.
-        sigma_ns: For each model, the standard deviation around which the quantile of its latency is
-            linearised.
         arena: What counts as alive while a layer runs, whatever its neighbours take: ``most`` for a plan that keeps
             its bound, ``least`` for a bound that no plan beats.
 
@@ -56,7 +54,7 @@ def formulate(
     for model in table.models:
         columns.add_edges(model)
     try:
-        return columns.formulation(budget, objective, sigma_ns or {})
+        return columns.formulation(budget, objective)
     except ValueError as error:
         raise InputError(f"the table's figures cannot be added up: {error}") from None
 
@@ -138,11 +136,11 @@ class _Columns:
             self.time[int(self.start[group]) + place] += cost.latency_ns
             self.loss[int(self.start[group]) + place] += exact_loss(cost.loss)
 
-    def formulation(self, budget: Budget, objective: Objective, sigma_ns: Mapping[str, float]) -> Formulation:
+    def formulation(self, budget: Budget, objective: Objective) -> Formulation:
         """Write the rows: loss, the latency of each model, memory."""
         scale = self._loss_scale()
         rows = [self._loss_row(budget, scale)]
-        rows += [self._latency_row(index, budget, sigma_ns) for index in range(len(self.table.models))]
+        rows += [self._latency_row(index, budget) for index in range(len(self.table.models))]
         peaks = self._peaks(budget)
         fixed = sum(model.fixed_bytes for model in self.table.models)
         rows.append(
@@ -160,7 +158,7 @@ class _Columns:
         worst = total = None
         if len(self.table.models) > 1 and objective == "latency":
             minimised = total = len(rows)
-            rows.append(self._total_latency(rows[1:-1]))
+            rows.append(self._total_latency(rows[1:-1], budget))
         if len(self.table.models) > 1 and objective == "worst":
             minimised = worst = len(rows)
             rows.append(_row("loss of the worst model", [0] * int(self.start[-1]), peaks=(len(peaks),)))
@@ -216,40 +214,42 @@ class _Columns:
             capacity = math.floor(Fraction(budget.loss_exact) * scale)
         return _row("loss", [self._round(loss * scale) for loss in self.loss], capacity=capacity)
 
-    def _latency_row(self, index: int, budget: Budget, sigma_ns: Mapping[str, float]) -> Row:
-        """Sum up one model's latency; above the median with mean + z sigma in a linear form.
-
-        For every s > 0, z sqrt(V) <= z V / (2 s) + z s / 2 (the tangent of the root), which is safe.
-        Optimistically, the variance is no less than every group's least.
-        """
+    def _latency_row(self, index: int, budget: Budget) -> Row:
+        """Sum up one model's latency; above the median mean + z sigma, the variance being that of the layers."""
         model = self.table.models[index]
-        mine = self.model == index
-        times = [time if own else 0 for time, own in zip(self.time, mine.tolist(), strict=True)]
-        constant = model.overhead_ns
-        z = Fraction(z_of(budget.latency_quantile)) if budget.latency_quantile > 0.5 else Fraction(0)
-        if z and self.side == "safe" and sigma_ns.get(model.name, 0.0) > 0:
-            s = Fraction(sigma_ns[model.name])
-            times = [
-                time + (math.ceil(z * variance / (2 * s)) if own else 0)
-                for time, variance, own in zip(times, self.variance, mine.tolist(), strict=True)
-            ]
-            constant += math.ceil(z * s / 2)
-        elif z:
-            constant += math.isqrt(math.floor(z * z * self._least_variance(model.name)))
-        return _row(f"latency of {model.name}", times, constant=constant, capacity=budget.latency_ns(model.name))
+        mine = (self.model == index).tolist()
+        times = [time if own else 0 for time, own in zip(self.time, mine, strict=True)]
+        variances = [variance if own else Fraction(0) for variance, own in zip(self.variance, mine, strict=True)]
+        return _row(
+            f"latency of {model.name}",
+            times,
+            constant=model.overhead_ns,
+            capacity=budget.latency_ns(model.name),
+            spread=self._spread(variances, budget),
+        )
 
-    def _least_variance(self, model: str) -> Fraction:
-        least = Fraction(0)
-        for group, first, beyond in zip(self.groups, self.start[:-1], self.start[1:], strict=True):
-            if group.model == model:
-                least += min(self.variance[first:beyond])
-        return least
+    def _spread(self, variances: Sequence[Fraction], budget: Budget) -> Spread | None:
+        """Write variances, in ns², as integers of the finest unit whose sum 64 bits can bear."""
+        total = sum(variances, Fraction(0))
+        if budget.latency_quantile <= 0.5 or not total:
+            return None
+        magnitude = total.numerator.bit_length() - total.denominator.bit_length()
+        fineness = (_SPREAD_BITS - magnitude) // 2
+        options, whole = _nonzero([self._round(variance * Fraction(4) ** fineness) for variance in variances])
+        return Spread(
+            options=options, variances=whole, z=Fraction(z_of(budget.latency_quantile)) / Fraction(2) ** fineness
+        )
 
-    def _total_latency(self, rows: Sequence[Row]) -> Row:
+    def _total_latency(self, rows: Sequence[Row], budget: Budget) -> Row:
+        """Sum up the latency of all models; above the median no more than that.
+
+        The root of all variances together lies below the sum of the models' roots: what is proven of this row holds.
+        """
         total = np.zeros(int(self.start[-1]), np.int64)
         for row in rows:
             total[row.options] += row.costs
-        return _row("latency", total.tolist(), constant=sum(row.constant for row in rows))
+        constant = sum(row.constant for row in rows)
+        return _row("latency", total.tolist(), constant=constant, spread=self._spread(self.variance, budget))
 
     def _worst_loss(self, losses: Row) -> Peak:
         """Return the greatest of the models' losses: each model is a step, in which all of its layers count."""

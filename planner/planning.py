@@ -15,7 +15,7 @@ from costmodels import CostTable
 from planner.budget import Budget
 from planner.domination import Dominated, instead, undominated
 from planner.errors import InfeasibleError, InputError, LimitError
-from planner.figures import Choices, Figures, figures, z_of
+from planner.figures import Choices, Figures, figures
 from planner.fitting import Found, fitted
 from planner.formulate import formulate
 from planner.formulation import Arena, Formulation, Objective
@@ -26,7 +26,6 @@ from solvers import Solution, Solver, Status
 
 __all__ = ["find_solver", "plan"]
 
-_TANGENTS = 5
 _EXPLAIN_S = 10.0
 
 
@@ -168,44 +167,28 @@ class _Search:
         return value - twin.meaning(row, relaxed.bound) <= (safe.loss_error if safe.is_loss(row) else 0)
 
     def robust(self, hint: Choices | None) -> Found:
-        """Keep a quantile: linearise the root of the variance where the last plan is, while that helps."""
+        """Keep a quantile: rounded down, variances prove what holds; rounded up, they give what keeps it.
+
+        Nearly always what the first finds keeps the quantile as it is.
+        """
         twin = self.formulate(side="optimistic")
         relaxed = self.solve(twin, hint)
         if relaxed.status is Status.INFEASIBLE:
             self._give_up(twin, relaxed)
         bound, _ = self._bound(twin, relaxed)
-        best: tuple[Fraction, Choices] | None = None
-        around: Choices | None = None if relaxed.choices is None else twin.choices(relaxed.choices)
-        for _ in range(_TANGENTS):
-            sigma = self._sigma(around)
-            formulation = self.formulate(sigma_ns=sigma)
-            solution = self.solve(formulation, around)
+        safe = self.formulate()
+        kept = [] if relaxed.choices is None else [twin.choices(relaxed.choices)]
+        kept = [choices for choices in kept if not figures(self.table, choices, self.budget).broken(self.budget)]
+        if not kept:
+            solution = self.solve(safe, hint)
             if solution.choices is None:
-                break
-            around = formulation.choices(solution.choices)
-            value = self.value(figures(self.table, around, self.budget))
-            if best is not None and value >= best[0]:
-                break
-            best = (value, around)
-        if best is None:
-            q = self.budget.latency_quantile
-            raise LimitError(f"no plan was found that keeps the {q:g} quantile, and no proof that there is none")
-        return Found(choices=best[1], bound=bound, proven=bound is not None and bound == best[0])
-
-    def _sigma(self, choices: Choices | None) -> Mapping[str, float]:
-        """Return each model's standard deviation, of given choices or of the fastest."""
-        found = {}
-        z = z_of(self.budget.latency_quantile)
-        median = replace(self.budget, latency_quantile=0.5)
-        if choices is None:
-            choices = {
-                m.name: {layer.name: min(layer.choices, key=lambda c: c.latency_ns).name for layer in m.layers}
-                for m in self.table.models
-            }
-        high, middle = figures(self.table, choices, self.budget), figures(self.table, choices, median)
-        for model in high.latency_ns:
-            found[model] = max(1.0, (high.latency_ns[model] - middle.latency_ns[model]) / z)
-        return found
+                if solution.status is Status.INFEASIBLE and relaxed.choices is not None:
+                    raise LimitError("a plan keeps the bounds but for rounding, and none was found that keeps them")
+                self._give_up(safe, replace(solution, status=Status.LIMIT))
+            kept = [safe.choices(solution.choices)]
+        value = self.value(figures(self.table, kept[0], self.budget))
+        error = safe.loss_error if safe.is_loss(safe.problem.objective) else Fraction(0)
+        return Found(choices=kept[0], bound=bound, proven=bound is not None and value - bound <= error)
 
     def value(self, figure: Figures) -> Fraction:
         """Return the objective in the user's unit."""
