@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import solvers
-from costmodels import CostTable
+from costmodels import CostTable, write_aside
 from planner.budget import Budget
 from planner.compare import Comparison, Run, written_versions
 from planner.curves import Curve, Moment, fold
@@ -27,7 +27,16 @@ from solvers.instances.generate import generate
 from solvers.instances.mmkp import Knapsack
 from solvers.proof import proof
 
-__all__ = ["Instance", "Laboratory", "Trial", "compare_problems", "generated", "instance_of_table", "read_instance"]
+__all__ = [
+    "Instance",
+    "Laboratory",
+    "Trial",
+    "compare_problems",
+    "generated",
+    "instance_of_table",
+    "read_instance",
+    "write_mps",
+]
 
 _SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """The parts of the time limit that solvers which trace nothing are run at, for a curve."""
@@ -138,6 +147,36 @@ def generated(text: str) -> Instance:
     return Instance(name=text, problem=problem)
 
 
+def write_mps(instances: Iterable[Instance], folder: str | os.PathLike[str]) -> None:
+    """Write instances as MPS files, which every solver of mixed-integer programs reads.
+
+    Args:
+        instances: The instances.
+        folder: Where the files go; it is made where it is not there.
+
+    Raises:
+        InputError: An instance has what MPS cannot state, or the folder cannot be written to.
+    """
+    from solvers.instances import mps
+
+    for instance in instances:
+        try:
+            text = mps.write(instance.problem)
+        except ValueError as error:
+            raise InputError(f"{instance.name}: {error}") from None
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            write_aside(Path(folder) / f"{_stem(instance)}.mps", text)
+        except OSError as error:
+            raise InputError(f"{folder}: nothing can be written there: {error.strerror or error}") from None
+
+
+def _stem(instance: Instance) -> str:
+    """Name files of an instance; what tells files of one name from different folders apart is what they hold."""
+    safe = "".join(c if c.isalnum() or c in "-.," else "_" for c in instance.name)
+    return f"{safe.removesuffix('.npz').removesuffix('.json')}-{instance.problem.digest[:8]}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Laboratory:
     """The conditions that all trials share.
@@ -234,12 +273,9 @@ class Laboratory:
     def _save(self, instance: Instance, solution: Solution) -> None:
         if self.save is None:
             return
-        digest = instance.problem.digest
-        safe = "".join(c if c.isalnum() or c in "-.," else "_" for c in instance.name)
-        # Files of one name may come from different folders; what tells them apart is what they hold.
-        stem = f"{safe.removesuffix('.npz').removesuffix('.json')}-{digest[:8]}"
+        stem = _stem(instance)
         problem = self.save / f"{stem}.npz"
-        certificate = Certificate(solution=solution, problem_sha256=digest, limits=self.limits)
+        certificate = Certificate(solution=solution, problem_sha256=instance.problem.digest, limits=self.limits)
         try:
             self.save.mkdir(parents=True, exist_ok=True)
             if not problem.is_file():

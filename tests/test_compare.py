@@ -208,6 +208,20 @@ def test_the_command_takes_files_of_all_kinds_and_writes_all_that_is_asked_for(
     assert len(list((tmp_path / "kept").glob("*.json"))) == 8
 
 
+def test_problems_are_written_as_mps_for_other_solvers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small_table().write(tmp_path / "table.json")
+    arguments = ["compare-solvers", str(tmp_path / "table.json"), "--latency-ms", "0.0024", "--solvers", "greedy"]
+    assert main([*arguments, "--generate", "0,1,5,3,chain,pairs", "--mps", str(tmp_path / "mps")]) == 0
+    names = sorted(path.name.partition("-")[0] for path in (tmp_path / "mps").iterdir())
+    assert names == ["0,1,5,3,chain,pairs", "table"]
+    for path in (tmp_path / "mps").iterdir():
+        assert "COLUMNS" in path.read_text()
+        assert path.read_text().rstrip().endswith("ENDATA")
+    (tmp_path / "file").write_text("")
+    assert main([*arguments, "--mps", str(tmp_path / "file")]) == 2
+    assert "nothing can be written there" in capsys.readouterr().err
+
+
 def test_curves_are_written_as_csv_where_the_name_says_so(tmp_path: Path) -> None:
     files.write(tmp_path / "problem.npz", SMALL.problem)
     arguments = ["compare-solvers", str(tmp_path / "problem.npz"), "--solvers", "cpsat", "--workers", "1"]

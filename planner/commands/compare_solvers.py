@@ -52,18 +52,43 @@ def register(subparsers: Any) -> None:
         "solve are run again at parts of the time limit",
     )
     parser.add_argument("--save", metavar="FOLDER", help="where to keep solutions and problems for `blinkplan check`")
+    parser.add_argument("--mps", metavar="FOLDER", help="where to write the problems as MPS files, for other solvers")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare, show, and write; the status is 1 where an answer was found wrong."""
-    from costmodels import CostTable
-    from planner.compare import Comparison, generate, relative_budget
-    from planner.errors import InputError
-    from planner.laboratory import generated, instance_of_table, read_instance
+    from planner.compare import Comparison
+    from planner.laboratory import write_mps
 
     for path in (arguments.output, arguments.profile, arguments.quality, arguments.over_time):
         check_writable(path)
+    tables, problems = _instances(arguments)
+    if arguments.mps is not None:
+        write_mps(problems.values(), arguments.mps)
+    done: list[Run] = []
+
+    def tell(run: Run) -> None:
+        done.append(run)
+        objective = "" if run.objective is None else f" {run.objective:g}"
+        gap = "" if run.gap is None else f", gap {100 * run.gap:.3g} %"
+        say_aside(f"{run.instance} {run.solver}: {run.status}{objective}{gap}, {run.seconds:.2f} s")
+        if arguments.output is not None:
+            Comparison(runs=tuple(done)).write(arguments.output)
+
+    comparison = _compared(arguments, tables, problems, tell)
+    _draw(arguments, comparison)
+    say(comparison)
+    return 1 if any(run.checked is False for run in comparison.runs) else 0
+
+
+def _instances(arguments: argparse.Namespace) -> tuple[dict[str, tuple[CostTable, Budget]], dict[str, Instance]]:
+    """Read and make up what is to be solved: tables with their budgets, and problems."""
+    from costmodels import CostTable
+    from planner.compare import generate, relative_budget
+    from planner.errors import InputError
+    from planner.laboratory import generated, instance_of_table, read_instance
+
     tables: dict[str, tuple[CostTable, Budget]] = {}
     problems: dict[str, Instance] = {}
     for path in arguments.instances:
@@ -79,24 +104,12 @@ def run(arguments: argparse.Namespace) -> int:
             tables[f"generated-{text}"] = (table, relative_budget(table))
     if not tables and not problems:
         raise InputError("there are no instances to compare solvers on; expected files or --generate")
-    if tables and (arguments.save or arguments.over_time or arguments.gap or arguments.work):
+    integral = arguments.save or arguments.mps or arguments.over_time or arguments.gap or arguments.work
+    if tables and integral:
         # All of these speak of one answer of one solver, where a plan may take several.
         made = {name: instance_of_table(name, *of_table) for name, of_table in tables.items()}
         problems, tables = made | problems, {}
-    done: list[Run] = []
-
-    def tell(run: Run) -> None:
-        done.append(run)
-        objective = "" if run.objective is None else f" {run.objective:g}"
-        gap = "" if run.gap is None else f", gap {100 * run.gap:.3g} %"
-        say_aside(f"{run.instance} {run.solver}: {run.status}{objective}{gap}, {run.seconds:.2f} s")
-        if arguments.output is not None:
-            Comparison(runs=tuple(done)).write(arguments.output)
-
-    comparison = _compared(arguments, tables, problems, tell)
-    _draw(arguments, comparison)
-    say(comparison)
-    return 1 if any(run.checked is False for run in comparison.runs) else 0
+    return tables, problems
 
 
 def _compared(
