@@ -13,9 +13,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
-from solvers import core, cpsat, fixing, highs
+from solvers import core, cpsat, fixing, highs, lagrangian
 from solvers.check import broken, values
+from solvers.dual import chains
+from solvers.dual.bound import reduced_costs
+from solvers.neighbourhood import Search
 from solvers.problem import Problem
 from solvers.simplify import Verdict, cheapest, plain
 from solvers.solution import Solution, Status
@@ -23,10 +27,16 @@ from solvers.solver import Answer, Capabilities, Limits, RefusedError
 
 __all__ = ["CAPABILITIES", "solve"]
 
+Floats = npt.NDArray[np.float64]
+
 CAPABILITIES = Capabilities(exact=True, hints=True, traces=True, needs=("ortools",))
 _LISTED_ROWS = 4
 _LISTED_FIGURES = 200_000
 """Up to so many capacities and figures a problem without pairs is listed first."""
+_SMALL = 600
+"""Problems of so many options are solved whole; around choices of larger ones a search is worth its time."""
+_EACH_S = 2.0
+"""How long the search may take over one neighbourhood."""
 _LARGEST = 40_000
 """Problems of more options than that are no matter for exact solvers."""
 
@@ -124,6 +134,11 @@ class _Run:
             found = solver(shrunk.problem, limits, start)
         except RefusedError:
             return None
+        self.take(name, found, shrunk)
+        return found
+
+    def take(self, name: str, found: Solution, shrunk: fixing.Shrunk) -> None:
+        """Take what a solver found in what is left of the problem: in what is gone nothing is better than the best."""
         if found.choices is not None:
             self.offer(shrunk.restore(found.choices), name)
         if found.status is Status.INFEASIBLE:
@@ -134,30 +149,54 @@ class _Run:
             self.prove(found.bound if self.best is None else min(found.bound, self.best), name)
         if self.prices is None:
             self.prices = found.prices
-        return found
 
     def go(self, problem: Problem) -> None:
         """Ask one solver after the other until the gap or the limit is reached."""
-        shrunk = fixing.Shrunk.of(problem)
+        shrunk, doubt = fixing.Shrunk.of(problem), None
         separable = not problem.pairs and not any(row.peaks for row in problem.rows)
         figures = problem.groups * int(np.diff(problem.start).max()) * (1 + len(problem.bound_rows))
         if separable and len(problem.bound_rows) <= _LISTED_ROWS and figures <= _LISTED_FIGURES:
-            found = self.ask("core", core.solve, shrunk, max(0.1, 0.3 * self.limits.time_s))
-            shrunk = self.fixed(shrunk, found)
-        else:
-            shrunk = shrunk.without(fixing.dominated(problem))
-        if self.done or shrunk.problem is None:
+            found = self.ask("core", core.solve, shrunk, max(0.1, 0.5 * self.left))
+            shrunk, doubt = self.fixed(shrunk, found)
+        elif separable or problem.options > _SMALL:
+            found = self.ask("lagrangian", lagrangian.solve, shrunk, self.left)
+            shrunk, doubt = self.fixed(shrunk, found)
+        if self.done or shrunk.problem is None or shrunk.problem.options > _LARGEST:
             return
-        if shrunk.problem.options <= _LARGEST:
+        if shrunk.problem.options > _SMALL and self.choices is not None:
+            self.around(shrunk, doubt)
+        shrunk = shrunk.without(fixing.dominated(shrunk.problem))
+        if not self.done:
             self.ask("cpsat", cpsat.solve, shrunk, self.left if separable else 0.6 * self.left)
-        if not self.done and shrunk.problem.options <= _LARGEST:
+        if not self.done:
             self.ask("highs", highs.solve, shrunk, self.left)
 
-    def fixed(self, shrunk: fixing.Shrunk, found: Solution | None) -> fixing.Shrunk:
-        """Leave out what the prices of an answer rule out."""
+    def around(self, shrunk: fixing.Shrunk, doubt: Floats | None) -> None:
+        """Search around the best choice, until nothing better is found or most of the time is over."""
+        problem, start = shrunk.problem, shrunk.project(self.choices)
+        if problem is None or start is None:
+            return
+        until = time.perf_counter() + 0.8 * self.left
+        Search(problem, start, (cpsat.solve,), self.limits.seed, doubt).run(
+            self.limits,
+            lambda: 0.0 if self.done else until - time.perf_counter(),
+            _EACH_S,
+            lambda choices: self.offer(shrunk.restore(choices), "neighbourhoods"),
+        )
+
+    def fixed(self, shrunk: fixing.Shrunk, found: Solution | None) -> tuple[fixing.Shrunk, Floats | None]:
+        """Leave out what the prices of an answer rule out; returns also how much dearer the other options are."""
         if found is None or found.prices is None or self.best is None or shrunk.problem is None:
-            return shrunk
-        return shrunk.without(fixing.too_dear(shrunk.problem, found.prices, self.best))
+            return shrunk, None
+        problem = shrunk.problem
+        if problem.pairs or problem.peaks:
+            marginals = chains.min_marginals(problem, found.prices, min(0.3, 0.1 * self.left))
+            excess = (marginals - marginals.min()).astype(np.float64)
+            gone = fixing.beyond(marginals, self.best)
+        else:
+            excess = reduced_costs(problem, found.prices)
+            gone = fixing.too_dear(problem, found.prices, self.best)
+        return shrunk.without(gone), np.delete(excess, gone)
 
     def answer(self) -> Solution:
         """Return the best choice with the highest bound."""
