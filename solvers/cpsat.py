@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from solvers.check import broken, values
+from solvers.check import values
 from solvers.linear import LinearForm, linear_form
 from solvers.problem import Problem
 from solvers.solution import Solution, Status
 from solvers.solver import Capabilities, Limits, RefusedError
+from solvers.start import no_worse, usable
 
 __all__ = ["CAPABILITIES", "solve"]
 
@@ -50,9 +51,10 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
         return Solution(status=Status.INFEASIBLE)
     model = cp_model.CpModel()
     _write(model.proto, form)
-    if hint is not None and not broken(problem, hint):
+    start = usable(problem, hint)
+    if start is not None:
         model.proto.solution_hint.vars.extend(range(len(form.objective)))
-        model.proto.solution_hint.values.extend(form.columns(hint).tolist())
+        model.proto.solution_hint.values.extend(form.columns(start).tolist())
     solver = cp_model.CpSolver()
     _set(solver.parameters, limits, max(1e-3, limits.time_s - (time.perf_counter() - begin)))
     status = solver.solve(model, _watching(solver, form, limits, begin))
@@ -64,7 +66,7 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
     # Nothing is known before the first bound was found; the response then says the least of 64 bits.
     bound = max(form.floor(), form.offset + max(0, response.inner_objective_lower_bound))
     if status == cp_model.UNKNOWN:
-        return Solution(status=Status.LIMIT, bound=bound)
+        return no_worse(problem, Solution(status=Status.LIMIT, bound=bound), start)
     chosen = form.choices(np.array(response.solution, np.float64))
     objective = values(problem, chosen)[problem.objective]
     bound = min(bound, objective)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,6 @@ __all__ = ["Attempt", "FloatForm", "Floats", "float_form", "solve_in_floats"]
 
 Floats = npt.NDArray[np.float64]
 
-_LARGEST_EXPONENT = 10
-"""Coefficients are scaled to at most 2^10, so that an absolute tolerance of 1e-9 stays far below one unit."""
 _ATTEMPTS = 4
 
 
@@ -92,11 +90,13 @@ class FloatForm:
         return max(floor, self.exact.offset + unscaled)
 
 
-def float_form(form: LinearForm) -> FloatForm:
+def float_form(form: LinearForm, *, largest: int = 10) -> FloatForm:
     """Scale a form and write it in floating point.
 
     Args:
         form: The form in integers.
+        largest: No coefficient is above two to this power: 10 suits tolerances of 1e-9; where a solver's are wider and
+            fixed, as they are absolute, larger coefficients make them tighter.
 
     Returns:
         The same in floats, or, where a figure is beyond 2^53, a relaxation of it.
@@ -106,17 +106,19 @@ def float_form(form: LinearForm) -> FloatForm:
     matrix = form.matrix
     column_exponent = np.zeros(len(form.objective), np.int64)
     peaks = form.peak[form.peak >= 0]
-    column_exponent[peaks] = _exponent(form.most[peaks])
+    # Not as large as coefficients, since a violated reduced cost counts as often as a column is large; not as small as
+    # options, since a column that is a little less than it should be is so in units of two to this exponent.
+    column_exponent[peaks] = _exponent(form.most[peaks], largest // 2)
     entries = _below(matrix.data) * np.ldexp(1.0, column_exponent)[matrix.indices]
-    largest = np.zeros(len(form.upper))
+    greatest = np.zeros(len(form.upper))
     filled = np.flatnonzero(np.diff(matrix.indptr))
     if len(filled):
-        largest[filled] = np.maximum.reduceat(np.abs(entries), matrix.indptr[filled])
-    constraint_exponent = _exponent(largest)
+        greatest[filled] = np.maximum.reduceat(np.abs(entries), matrix.indptr[filled])
+    constraint_exponent = _exponent(greatest, largest)
     entries = np.ldexp(entries, -np.repeat(constraint_exponent, np.diff(matrix.indptr)))
     upper = np.ldexp(_above(form.upper), -constraint_exponent)
     objective = _below(form.objective) * np.ldexp(1.0, column_exponent)
-    objective_exponent = int(_exponent(np.array([objective.max(initial=0.0)]))[0])
+    objective_exponent = int(_exponent(np.array([objective.max(initial=0.0)]), largest)[0])
     return FloatForm(
         exact=form,
         matrix=csr_array((entries, matrix.indices, matrix.indptr), shape=matrix.shape),
@@ -153,12 +155,14 @@ def solve_in_floats(
     *,
     tolerance: float,
     relative: float,
+    largest: int = 10,
 ) -> Solution:
     """Solve a problem by a solver in floating point, and take nothing from it that does not hold in integers.
 
-    An answer that breaks a capacity once it is rounded is asked for again with that capacity lowered by the excess;
-    the bound stays that of the problem as it was. An answer is called optimal only where its bound, less all that
-    tolerances can hide, rounds up to it.
+    An answer that breaks a capacity once it is rounded is asked for again without that one choice, which takes nothing
+    from the problem; where that does not help, with the capacity lowered by the excess, which does: nothing is then
+    learned but a choice. An answer is called optimal only where its bound, less all that tolerances can hide, rounds
+    up to it.
 
     Args:
         problem: The problem.
@@ -166,23 +170,30 @@ def solve_in_floats(
         ask: Hands a form to the solver, with the seconds it may take.
         tolerance: What the solver may violate a reduced cost or a cutoff by, as the form is scaled.
         relative: What its bound may be wrong by, as a share of it.
+        largest: What the form is scaled to, as `float_form` has it.
 
     Returns:
         The answer.
     """
-    stated, bound = problem, None
-    for attempt in range(_ATTEMPTS):
-        form = linear_form(stated)
-        if form.impossible():
-            return Solution(status=Status.LIMIT, bound=bound) if attempt else Solution(status=Status.INFEASIBLE)
-        scaled, left = float_form(form), seconds()
-        if left <= 0:
-            return Solution(status=Status.LIMIT, bound=form.floor() if bound is None else bound)
+    form = linear_form(problem)
+    if form.impossible():
+        return Solution(status=Status.INFEASIBLE)
+    stated, bound = problem, form.floor()
+    wrong: list[tuple[int, ...]] = []
+    for attempt in range(2 * _ATTEMPTS):
+        lowered = attempt >= _ATTEMPTS
+        if lowered:
+            stated = _tightened(problem, stated, values(problem, wrong[-1]))
+            form = linear_form(stated)
+        scaled = _without(float_form(form, largest=largest), wrong)
+        left = seconds()
+        if left <= 0 or form.impossible():
+            break
         said = ask(scaled, left)
-        if said.infeasible and not attempt:
+        if said.infeasible and not lowered:
             return Solution(status=Status.INFEASIBLE, note="proven in floating point")
-        if bound is None:
-            bound = scaled.bound(said.bound, tolerance=tolerance, relative=relative)
+        if not lowered:
+            bound = max(bound, scaled.bound(said.bound, tolerance=tolerance, relative=relative))
         if said.values is None:
             break
         chosen = form.choices(said.values)
@@ -191,8 +202,27 @@ def solve_in_floats(
             bound = min(bound, objective)
             status = Status.OPTIMAL if bound == objective else Status.FEASIBLE
             return Solution(status=status, choices=chosen, objective=objective, bound=bound)
-        stated = _tightened(problem, stated, values(problem, chosen))
+        wrong.append(chosen)
     return Solution(status=Status.LIMIT, bound=bound)
+
+
+def _without(scaled: FloatForm, wrong: Sequence[Sequence[int]]) -> FloatForm:
+    """Exclude single choices: not all of their options at once."""
+    if not wrong:
+        return scaled
+    from scipy.sparse import csr_array, vstack
+
+    start, groups = scaled.exact.problem.start, scaled.exact.problem.groups
+    chosen = (start[:-1] + np.array(wrong, np.int64)).ravel()
+    row = np.repeat(np.arange(len(wrong)), groups)
+    cuts = csr_array((np.ones(len(chosen)), (row, chosen)), shape=(len(wrong), len(scaled.objective)))
+    return replace(
+        scaled,
+        matrix=csr_array(vstack([scaled.matrix, cuts])),
+        lower=np.append(scaled.lower, np.full(len(wrong), -np.inf)),
+        upper=np.append(scaled.upper, np.full(len(wrong), float(groups - 1))),
+        constraint_exponent=np.append(scaled.constraint_exponent, np.zeros(len(wrong), np.int64)),
+    )
 
 
 def _tightened(problem: Problem, stated: Problem, found: Sequence[int]) -> Problem:
@@ -204,9 +234,9 @@ def _tightened(problem: Problem, stated: Problem, found: Sequence[int]) -> Probl
     return stated.with_capacities(capacities)
 
 
-def _exponent(largest: npt.NDArray[Any]) -> Integers:
-    """Return the powers of two by which figures are divided so that none is above ``2 ** _LARGEST_EXPONENT``."""
-    return np.maximum(0, np.frexp(largest.astype(np.float64))[1].astype(np.int64) - _LARGEST_EXPONENT)
+def _exponent(greatest: npt.NDArray[Any], largest: int) -> Integers:
+    """Return the powers of two by which figures are divided so that none is above two to the power of ``largest``."""
+    return np.maximum(0, np.frexp(greatest.astype(np.float64))[1].astype(np.int64) - largest)
 
 
 def _below(whole: Integers) -> Floats:

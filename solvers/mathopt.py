@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from solvers.check import broken
 from solvers.floating import Attempt, FloatForm, Floats, solve_in_floats
 from solvers.problem import Problem
 from solvers.solution import Solution
 from solvers.solver import Limits
+from solvers.start import no_worse, usable
 
-__all__ = ["Reply", "run", "solve_whole"]
+__all__ = ["Reply", "model_message", "read_reply", "run", "solve_whole"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ def run(
         seconds: How long it may take.
         whole: Whether options are whole; otherwise the linear relaxation is solved.
         hint: A choice to start from.
-        settings: Whatever else ``mathopt.SolveParameters`` takes.
+        settings: Whatever else ``mathopt.SolveParameters`` takes, or takes instead.
 
     Returns:
         What it says, as the form is scaled.
@@ -76,20 +76,20 @@ def run(
     from ortools.math_opt.python import mathopt
     from pybind11_abseil.status import StatusNotOk
 
-    parameters = mathopt.SolveParameters(
-        time_limit=timedelta(seconds=seconds),
-        random_seed=limits.seed,
-        relative_gap_tolerance=limits.gap if whole else None,
-        absolute_gap_tolerance=0.0 if whole else None,
-        **settings,
-    )
+    common: dict[str, Any] = {"time_limit": timedelta(seconds=seconds), "random_seed": limits.seed}
+    if whole:
+        common |= {"relative_gap_tolerance": limits.gap, "absolute_gap_tolerance": 0.0}
+    parameters = mathopt.SolveParameters(**(common | settings))
     more = mathopt.ModelSolveParameters().to_proto()
     if hint is not None:
-        _fill(more.solution_hints.add().variable_values, form.columns(hint))
+        # What a hint leaves out is not 0 but unknown.
+        values = more.solution_hints.add().variable_values
+        values.ids.extend(range(len(form.objective)))
+        values.values.extend(form.columns(hint))
 
     def ask() -> Any:
         return core.solve(
-            _model(form, whole=whole),
+            model_message(form, whole=whole),
             mathopt.SolverType[solver].value,
             mathopt.StreamableSolverInitArguments().to_proto(),
             parameters.to_proto(),
@@ -107,7 +107,7 @@ def run(
             answer = apart.submit(ask).result()
     except StatusNotOk as error:
         raise RuntimeError(f"{solver} fails: {error}") from None
-    return _read(form, answer)
+    return read_reply(form, answer, whole=whole)
 
 
 def solve_whole(
@@ -137,18 +137,27 @@ def solve_whole(
     deadline = time.perf_counter() + limits.time_s
     if limits.work is not None:
         settings["node_limit"] = max(1, round(limits.work))
-    start = None if hint is None or broken(problem, hint) else hint
+    start = usable(problem, hint)
 
     def ask(form: FloatForm, seconds: float) -> Attempt:
         # Where a capacity was lowered, the hint may break it.
-        usable = start is not None and not broken(form.exact.problem, start)
-        reply = run(form, solver, limits=limits, seconds=seconds, hint=start if usable else None, **settings)
+        kept = usable(form.exact.problem, start)
+        reply = run(form, solver, limits=limits, seconds=seconds, hint=kept, **settings)
         return Attempt(infeasible=reply.infeasible, values=reply.values, bound=reply.bound)
 
-    return solve_in_floats(problem, lambda: deadline - time.perf_counter(), ask, tolerance=tolerance, relative=relative)
+    found = solve_in_floats(
+        problem, lambda: deadline - time.perf_counter(), ask, tolerance=tolerance, relative=relative
+    )
+    return no_worse(problem, found, start)
 
 
-def _model(form: FloatForm, *, whole: bool) -> Any:
+def model_message(form: FloatForm, *, whole: bool) -> Any:
+    """Write a form as the message that MathOpt's solvers take; constraints and columns keep their numbers.
+
+    Args:
+        form: The form.
+        whole: Whether options are whole.
+    """
     from ortools.math_opt import model_pb2
 
     model = model_pb2.ModelProto()
@@ -181,14 +190,23 @@ def _dense(vector: Any, length: int) -> Floats:
     return values
 
 
-def _read(form: FloatForm, answer: Any) -> Reply:
+def read_reply(form: FloatForm, answer: Any, *, whole: bool) -> Reply:
+    """Read the message that one of MathOpt's solvers answers with.
+
+    Args:
+        form: The form that it was handed.
+        answer: The message.
+        whole: Whether options were whole.
+    """
     from ortools.math_opt.python import mathopt
 
     feasible = mathopt.SolutionStatus.FEASIBLE.value
     values = duals = None
     for solution in answer.solutions:
         primal, dual = solution.primal_solution, solution.dual_solution
-        if values is None and solution.HasField("primal_solution") and primal.feasibility_status == feasible:
+        # What a relaxation is rounded from, and what its duals prove, is looked at by whoever rounds.
+        taken = primal.feasibility_status == feasible or not whole
+        if values is None and solution.HasField("primal_solution") and taken:
             values = _dense(primal.variable_values, len(form.objective))
         if duals is None and solution.HasField("dual_solution"):
             duals = _dense(dual.dual_values, len(form.upper))
