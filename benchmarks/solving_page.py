@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from planner.compare import Run, contradictions
+
 Record = dict[str, Any]
 
 _HEAD = """\
@@ -57,11 +59,24 @@ def lines(records: Sequence[Record]) -> list[str]:
         asked = _ASKED.get(section.name)
         if asked is not None:
             found += ["", *asked(mine)]
+    contrary = contradictions([run for section in SECTIONS for run in _runs(records, section.name)])
+    found += [
+        "",
+        "## Contradictions",
+        "",
+        *(_items(contrary) or ["No bound of any solver is above any objective found."]),
+    ]
     machines = sorted({f"{r['machine']['processor']}, {r['machine']['cores']} cores" for r in records})
     versions = sorted({part for r in records for part in r.get("versions", "").split(", ") if part})
     states = sorted({record["sources"] for record in records})
     found += ["", f"Machine: {_list(machines)}. Versions: {_list(versions)}. Sources: {_list(states)}."]
     return found
+
+
+def _runs(records: Iterable[Record], section: str) -> list[Run]:
+    """Return what says something of an instance."""
+    names = ("solver", "instance", "status", "objective", "bound", "checked")
+    return [Run(**{name: r[name] for name in names}) for r in records if r["section"] == section and "bound" in r]
 
 
 def _solvers(records: Sequence[Record]) -> list[str]:

@@ -23,7 +23,11 @@ from planner.planning import find_solver, plan
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Comparison", "Run", "compare_solvers", "generate", "relative_budget", "written_versions"]
+__all__ = ["Comparison", "Run", "compare_solvers", "contradictions", "generate", "relative_budget", "written_versions"]
+
+
+_SAME_LOSS = 1e-9
+"""Losses of tables are no integers: bounds on them, rounded, may lie this share above."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +171,40 @@ def compare_solvers(
             if tell is not None:
                 tell(runs[-1])
     return Comparison(runs=tuple(runs))
+
+
+def contradictions(runs: Sequence[Run]) -> tuple[str, ...]:
+    """List where one solver's proof is refuted by another's checked answer to the same instance.
+
+    Args:
+        runs: Runs; those of tables are compared up to what floating point makes of their losses.
+
+    Returns:
+        One sentence for each bound that lies above an objective, and each instance that is called infeasible and is
+        not; empty where all agree.
+
+    >>> better = Run(solver="a", instance="p", status="feasible", objective=5, checked=True)
+    >>> contradictions([better, Run(solver="b", instance="p", status="optimal", objective=7, bound=7, checked=True)])
+    ('p: b says that nothing lies below 7; a found 5',)
+    """
+    best: dict[str, Run] = {}
+    for run in runs:
+        if run.checked and run.objective is not None:
+            known = best.get(run.instance)
+            if known is None or known.objective is None or run.objective < known.objective:
+                best[run.instance] = run
+    found = []
+    for run in runs:
+        known = best.get(run.instance)
+        if known is None or known.objective is None:
+            continue
+        exact = isinstance(known.objective, int)
+        if run.bound is not None and run.bound > known.objective * (1 if exact else 1 + _SAME_LOSS):
+            bound = f"{run.solver} says that nothing lies below {run.bound}"
+            found.append(f"{run.instance}: {bound}; {known.solver} found {known.objective}")
+        if run.status == "infeasible":
+            found.append(f"{run.instance}: {run.solver} calls it infeasible; {known.solver} found {known.objective}")
+    return tuple(found)
 
 
 def generate(seed: int, models: int = 1, layers: int = 50, choices: int = 8) -> CostTable:

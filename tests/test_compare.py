@@ -11,7 +11,7 @@ from problems import small_table
 
 import solvers
 from planner.cli import main
-from planner.compare import Comparison, Run
+from planner.compare import Comparison, Run, contradictions
 from planner.curves import Curve, Moment, curves_frame, draw_curves, fold
 from planner.errors import InputError
 from planner.laboratory import Instance, Laboratory, compare_problems, generated, read_instance
@@ -133,6 +133,40 @@ def test_curves_never_get_worse_and_know_what_was_known_when() -> None:
     frame = curves_frame([curve])
     assert frame["objective"].tolist() == [9, 9, 8]
     assert frame["how"].unique().tolist() == ["traced"]
+
+
+def test_proofs_that_another_answer_refutes_are_named() -> None:
+    more = {"instance": "p", "checked": True}
+    runs = [
+        Run(solver="good", status="feasible", objective=5, bound=4, **more),
+        Run(solver="high", status="optimal", objective=7, bound=7, **more),
+        Run(solver="none", status="infeasible", instance="p"),
+        Run(solver="other", status="infeasible", instance="q"),
+        Run(solver="wrong", status="optimal", objective=1, bound=1, instance="p", checked=False),
+    ]
+    assert contradictions(runs) == (
+        "p: high says that nothing lies below 7; good found 5",
+        "p: none calls it infeasible; good found 5",
+    )
+    assert contradictions(runs[:1]) == ()
+
+
+def test_the_command_says_where_solvers_contradict_each_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gives_up(problem, limits, hint):
+        return Solution(status=Status.INFEASIBLE)
+
+    found = solvers.get
+
+    def get(name: str) -> Solver:
+        return _solver("pessimist", gives_up) if name == "pessimist" else found(name)
+
+    monkeypatch.setattr("solvers.get", get)
+    arguments = ["compare-solvers", "--generate", "0,1,5,3,chain", "--solvers"]
+    assert main([*arguments, "exhaustive,pessimist"]) == 1
+    assert "broken: 0,1,5,3,chain: pessimist calls it infeasible; exhaustive found" in capsys.readouterr().out
+    assert main([*arguments, "exhaustive"]) == 0
 
 
 def test_a_profile_is_what_its_definition_says() -> None:

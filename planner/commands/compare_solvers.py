@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def register(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare, show, and write; the status is 1 where an answer was found wrong."""
-    from planner.compare import Comparison
+    from planner.compare import Comparison, contradictions
     from planner.laboratory import write_mps
 
     for path in (arguments.output, arguments.profile, arguments.quality, arguments.over_time):
@@ -79,7 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
     comparison = _compared(arguments, tables, problems, tell)
     _draw(arguments, comparison)
     say(comparison)
-    return 1 if any(run.checked is False for run in comparison.runs) else 0
+    contrary = contradictions(comparison.runs)
+    for sentence in contrary:
+        say(f"broken: {sentence}")
+    return 1 if contrary or any(run.checked is False for run in comparison.runs) else 0
 
 
 def _instances(arguments: argparse.Namespace) -> tuple[dict[str, tuple[CostTable, Budget]], dict[str, Instance]]:
@@ -93,9 +97,9 @@ def _instances(arguments: argparse.Namespace) -> tuple[dict[str, tuple[CostTable
     problems: dict[str, Instance] = {}
     for path in arguments.instances:
         if _is_table(path):
-            tables[_free(Path(path).name, path, tables)] = (CostTable.read(path), budget(arguments))
+            tables[_free(path, [*tables, *problems])] = (CostTable.read(path), budget(arguments))
         else:
-            problems[_free(Path(path).name, path, problems)] = read_instance(path)
+            problems[_free(path, [*tables, *problems])] = read_instance(path)
     for text in arguments.generate:
         if text.count(",") > 3:
             problems[text] = generated(text)
@@ -182,8 +186,9 @@ def _is_table(path: str) -> bool:
     return not (isinstance(found, dict) and found.get("form") == FORM)
 
 
-def _free(name: str, path: str, taken: dict[str, Any]) -> str:
+def _free(path: str, taken: Sequence[str]) -> str:
     """Name an instance after its file, or after the whole path where another file is called so."""
+    name = Path(path).name
     return path if name in taken else name
 
 
