@@ -7,18 +7,22 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
 from costmodels import CostTable
 from planner.budget import Budget, Number
+from planner.domination import undominated
 from planner.errors import InfeasibleError, InputError, LimitError
-from planner.formulation import Objective
+from planner.formulate import formulate
+from planner.formulation import LOSS, Objective
 from planner.frontier import Frontier, Point
 from planner.plan import Plan
 from planner.planning import find_solver, plan
 from solvers import Solver
 from solvers.questions.memory import remembering
+from solvers.questions.prices import prices
 
 __all__ = ["Difference", "Frontier", "Point", "Price", "diff", "price", "sweep"]
 
@@ -36,6 +40,12 @@ class Price:
         loss: Loss of the plan within the budget.
         loss_more: Loss with a step more.
         loss_less: Loss with a step less; None where there is no such plan.
+        same_from: The least bound within which the loss is still what it is; None where that was not settled.
+        next_at: The least bound within which the loss is lower; None where none is, or where that was not settled.
+        next_loss: The loss there.
+        marginal: What a unit more saves where plans may be mixed, which smooths their steps; None under a quantile.
+        marginal_from: The least bound at which a unit is worth that.
+        marginal_to: The greatest; None where it is worth that ever after.
 
     >>> Price(bound="memory", unit="MiB", step=0.5, loss=0.3, loss_more=0.2, loss_less=None).saves_per_unit
     0.2
@@ -47,6 +57,12 @@ class Price:
     loss: float
     loss_more: float
     loss_less: float | None
+    same_from: float | None = None
+    next_at: float | None = None
+    next_loss: float | None = None
+    marginal: float | None = None
+    marginal_from: float | None = None
+    marginal_to: float | None = None
 
     @property
     def saves_per_unit(self) -> float:
@@ -54,13 +70,22 @@ class Price:
         return round((self.loss - self.loss_more) / self.step, 15)
 
     def __str__(self) -> str:
-        """Write it as one line."""
+        """Write it as one line, and a second one for the steps where they are known."""
         less = "no plan" if self.loss_less is None else f"loss {self.loss_less:.6g}"
-        return (
+        tried = (
             f"{self.bound}: {self.step:g} {self.unit} more gives loss {self.loss_more:.6g} instead of "
             f"{self.loss:.6g} ({self.saves_per_unit:.4g} less for each {self.unit}, near this budget); "
             f"as much less gives {less}"
         )
+        steps = []
+        if self.same_from is not None:
+            steps.append(f"the same loss from {self.same_from:.9g} {self.unit} on")
+        if self.next_at is not None and self.next_loss is not None:
+            steps.append(f"the next lower one, {self.next_loss:.6g}, from {self.next_at:.9g} {self.unit} on")
+        if self.marginal is not None and self.marginal_from is not None:
+            to = "on" if self.marginal_to is None else f"to {self.marginal_to:.6g} {self.unit}"
+            steps.append(f"{self.marginal:.4g} for each {self.unit} between steps, from {self.marginal_from:.6g} {to}")
+        return f"{tried}\n  near this budget: {'; '.join(steps)}" if steps else tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,8 +202,9 @@ def price(
         workers: Threads.
 
     Returns:
-        One price for each bound on a latency or on the memory. They hold near this budget only: plans change
-        in steps.
+        One price for each bound on a latency or on the memory, with the exact steps of the loss on either side where
+        the solver is exact and the time suffices. They hold near this budget only: plans change in steps. In the
+        steps of the memory, what is alive counts at the most that it can come to.
 
     Raises:
         InfeasibleError: There is no plan within the budget itself.
@@ -193,6 +219,7 @@ def price(
         return None if points[0].plan is None else points[0].plan.loss
 
     here = plan(table, budget, solver, time_limit_s=time_limit_s, seed=seed, workers=workers).loss
+    steps = _steps(table, budget, solver, time_limit_s=time_limit_s, seed=seed, workers=workers)
     found = []
     for name, unit, bound, change in _bounds(table, budget):
         amount = bound * share
@@ -200,10 +227,45 @@ def price(
         if more is None:
             raise LimitError(f"no plan was found in time with {amount} {unit} more for the {name}")
         less = loss(change(bound - amount))
-        found.append(Price(bound=name, unit=unit, step=float(amount), loss=here, loss_more=more, loss_less=less))
+        found.append(
+            Price(
+                bound=name,
+                unit=unit,
+                step=float(amount),
+                loss=here,
+                loss_more=more,
+                loss_less=less,
+                **steps.get(name, {}),
+            )
+        )
     if not found:
         raise InputError("neither latency nor memory is bound; expected a bound to put a price on")
     return tuple(found)
+
+
+def _steps(table: CostTable, budget: Budget, solver: str, **limits: Any) -> dict[str, dict[str, float | None]]:
+    """Return, for each bound by its name, the figures of a price that steps and stretches give."""
+    chosen = find_solver(solver)
+    if not chosen.capabilities.exact:
+        return {}
+    formulation = formulate(undominated(table, spread=budget.latency_quantile > 0.5)[0], budget)
+    rows = [row for row in formulation.problem.bound_rows if row != LOSS]
+    found = {}
+    for priced in prices(formulation.problem, chosen, rows=rows, **limits):
+        unit = formulation.meaning(priced.row, 1)
+
+        def meant(value: float | None, unit: Fraction = unit) -> float | None:
+            return None if value is None else float(Fraction(value) * unit)
+
+        figures = {"same_from": meant(priced.holds_from), "next_at": meant(priced.improves_at)}
+        if priced.improved is not None:
+            figures["next_loss"] = float(formulation.meaning(LOSS, priced.improved))
+        if priced.relaxed is not None:
+            figures["marginal"] = float(Fraction(priced.relaxed.price) / formulation.loss_scale / unit)
+            figures["marginal_from"] = meant(priced.relaxed.low)
+            figures["marginal_to"] = meant(priced.relaxed.high)
+        found[formulation.describe(priced.row)] = figures
+    return found
 
 
 def diff(first: Plan, second: Plan) -> Difference:

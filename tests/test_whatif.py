@@ -75,6 +75,25 @@ def test_says_what_the_next_millisecond_and_mib_buy() -> None:
     assert "near this budget" in str(latency)
 
 
+def test_a_price_knows_the_steps_on_either_side() -> None:
+    latency, memory = price(small_table(), Budget(latency_ms="0.0021", memory_mib=1), step=0.2)
+    # conv2 approximated takes 2000 ns; conv1 approximated 2400 and loses less.
+    assert (latency.same_from, latency.next_at, latency.next_loss) == (0.002, 0.0024, 0.01)
+    # Mixed plans do better: from 1400 ns, both approximated, to 2400 ns 0.03 of loss buys 1000 ns.
+    assert latency.marginal == pytest.approx(0.03 / 0.001)
+    assert (latency.marginal_from, latency.marginal_to) == (pytest.approx(0.0014), pytest.approx(0.0024))
+    assert memory.next_at is None
+    assert (memory.marginal, memory.marginal_to) == (0.0, None)
+    assert "the next lower one, 0.01, from 0.0024 ms on" in str(latency)
+    assert "near this budget: the same loss from 0.002 ms on" in str(latency)
+
+
+def test_heuristics_price_without_steps() -> None:
+    (latency,) = price(small_table(), Budget(latency_ms="0.0021"), solver="greedy")
+    assert (latency.same_from, latency.next_at, latency.marginal) == (None, None, None)
+    assert "between steps" not in str(latency)
+
+
 def test_a_price_without_a_plan_explains() -> None:
     with pytest.raises(InfeasibleError, match="latency of m"):
         price(small_table(), Budget(latency_ms="0.001"))
