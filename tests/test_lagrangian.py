@@ -244,3 +244,38 @@ def test_costs_beyond_what_sums_of_blocks_can_hold_still_give_a_bound() -> None:
     smaller = solvers.get("cpsat").solve(problem, workers=1)
     assert answer.bound <= smaller.objective * 2**25 <= answer.objective
     assert answer.gap < 0.02
+
+
+def two_rows_a_model(models: int, layers: int) -> Problem:
+    """Give every model a memory of its own, beside its deadline and the memory that all share."""
+    problem = generate(7, models=models, layers=layers)
+    memory = problem.rows[problem.row("memory")]
+    own = []
+    for first in range(0, problem.options, 8 * layers):
+        costs = memory.costs[first : first + 8 * layers]
+        each = costs.reshape(layers, 8)
+        own.append(
+            Row(
+                name=f"memory {len(own)}",
+                options=memory.options[first : first + 8 * layers],
+                costs=costs,
+                capacity=int(each.min(axis=1).sum() + each[:, 0].sum()) // 2,
+            )
+        )
+    return Problem(start=problem.start, rows=(*problem.rows, *own))
+
+
+@pytest.mark.parametrize(("models", "layers"), [(4, 25), (60, 40)])
+def test_several_rows_of_each_model_are_priced_together(models: int, layers: int) -> None:
+    problem = two_rows_a_model(models, layers)
+    assert [len(band.rows) for band in layout(problem).bands] == [models, models, 1]
+    answer = solvers.get("lagrangian").solve(problem, workers=1)
+    assert answer.gap < 0.02
+    assert answer.bound >= exact_bound(problem, answer.prices)
+
+
+def test_smoothing_comes_close_to_the_linear_relaxation(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = two_rows_a_model(5, 30)
+    exact = multipliers(problem).value
+    monkeypatch.setattr("solvers.dual.multipliers._FEW_TERMS", 0)
+    assert exact * (1 - 1e-3) <= multipliers(problem).value <= exact * (1 + 1e-9)

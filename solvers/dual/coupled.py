@@ -122,7 +122,7 @@ class _Search:
         if laid.blocks <= _FEW_BLOCKS and not self._enough():
             self._vary(pool, best_price, guess)
         if progress.places is None:
-            self._repair([dual.sides.kept, dual.sides.broken])
+            self._repair([dual.sides.kept, dual.sides.broken], [np.array([price])], guess)
         if not self._enough():
             self._polish([np.array([price])], guess)
 
@@ -187,29 +187,35 @@ class _Search:
         if answer is not None:
             progress.prove(self._constant + answer.bound)
             starts = [*answer.others, *starts]
-        self._repair(starts)
+        self._repair(starts, outer, dual.sides.prices)
         if not self._enough():
             self._polish(outer, dual.sides.prices)
 
-    def _repair(self, starts: Iterable[Places]) -> None:
+    def _repair(self, starts: Iterable[Places], outer: list[Floats], inner: Floats) -> None:
         """Make moves from each choice until it keeps all rows."""
+        prices = [self._of_rows(inner), *outer]
         for places in starts:
             if self._progress.done:
                 return
-            self._progress.offer(repair(self._laid, places, self._progress.deadline))
+            self._progress.offer(repair(self._laid, places, prices, self._progress.deadline))
 
     def _polish(self, outer: list[Floats], inner: Floats) -> None:
         """Make moves from the best choice that lower the objective."""
         laid, progress = self._laid, self._progress
         if progress.places is None:
             return
-        owner = laid.bands[0].owner[laid.first[:-1]]
-        local = np.zeros(len(laid.bands[0].rows))
-        local[owner[owner >= 0]] = inner[owner >= 0]
-        progress.offer(descend(laid, progress.places, [local, *outer], progress.deadline))
+        progress.offer(descend(laid, progress.places, [self._of_rows(inner), *outer], progress.deadline))
         if len(laid.order) <= _FEW_GROUPS:
             reduced = laid.costs + outer_costs(laid, outer) + laid.local * inner[laid.block]
             progress.offer(exchange(laid, progress.places, reduced, progress.deadline))
+
+    def _of_rows(self, inner: Floats) -> Floats:
+        """Return prices of the local rows, ``(rows of the band,)``, from those of blocks."""
+        local = self._laid.bands[0]
+        owner = local.owner[self._laid.first[:-1]]
+        prices = np.zeros(len(local.rows))
+        prices[owner[owner >= 0]] = inner[owner >= 0]
+        return prices
 
 
 def _following(low: _Point | None, high: _Point | None, balance: float, step: int) -> float | None:

@@ -7,21 +7,23 @@ exactly.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from solvers.arrays import Integers
-from solvers.dual.intersect import Floats, Sides, climb, meet, picked
-from solvers.dual.layout import Band, Layout, layout
+from solvers.dual.intersect import Floats, Sides, climb, meet
+from solvers.dual.layout import Layout, layout
 from solvers.problem import Problem
 
 __all__ = ["Dual", "multipliers", "optimise", "outer_costs"]
 
-_FEW_TERMS = 200_000
+_FEW_TERMS = 15_000
 """Up to so many terms in coupling rows, several of them are priced by linear programming."""
 _TOLERANCE = 1e-6
-_STEPS = 200
+_STEPS = 80
+_WARMTHS = (1.0, 0.1, 0.01, 0.001, 0.0001)
+"""How far the smooth function may lie below, for each group, as shares of what groups can differ by on average."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,7 +75,7 @@ def optimise(laid: Layout, deadline: float) -> Dual:
     if sum(int(np.count_nonzero(band.costs)) for band in laid.bands) <= _FEW_TERMS:
         prices, risen = _by_linear_programming(laid)
     else:
-        prices, risen = _by_steps(laid, costs, times, room, deadline), False
+        prices, risen = _by_smoothing(laid, deadline), False
     return _finish(laid, prices, meet(costs + outer_costs(laid, prices), times, room, laid.first), risen=risen)
 
 
@@ -158,51 +160,63 @@ def _by_linear_programming(laid: Layout) -> tuple[list[Floats], bool]:
     return np.split(prices, ends[:-1])[1:], False
 
 
-def _by_steps(laid: Layout, costs: Floats, times: Floats, room: Floats, deadline: float) -> list[Floats]:
-    """Follow subgradients of the coupling rows, the local rows inside being solved at each step.
+def _by_smoothing(laid: Layout, deadline: float) -> list[Floats]:
+    """Climb a smooth function that lies close below the Lagrangian one, closer at each stage, over all rows at once.
 
-    The step is the one that would reach a target just above the best value if the function were linear (B. T. Polyak,
-    Minimization of unsmooth functionals, USSR Computational Mathematics 9(3), 1969); the target comes closer whenever
-    it proves too far.
+    The least of a group's costs is replaced by ``-t * log(mean(exp(-cost / t)))``, whose mixture of options meets
+    capacities as those of the linear relaxation do (Y. Nesterov, Smooth minimization of non-smooth functions,
+    Mathematical Programming 103, 2005); limited-memory BFGS climbs it.
     """
-    coupling = laid.bands[1:]
-    units = [np.maximum(band.capacities, 1).astype(np.float64) for band in coupling]
-    prices = [np.zeros(len(band.rows)) for band in coupling]
-    best, best_value, guess = prices, -np.inf, None
-    ahead, failed = 0.05, 0
-    direction = [np.zeros(len(price)) for price in prices]
-    for _ in range(_STEPS):
-        sides = meet(costs + outer_costs(laid, prices), times, room, laid.first, guess, tolerance=1e-5)
-        guess = sides.prices
-        value = sides.value - sum(float(p @ band.capacities) for p, band in zip(prices, coupling, strict=True))
-        if value > best_value + 1e-6 * abs(best_value):
-            best, best_value, failed = prices, value, 0
-        else:
-            failed += 1
-        if failed >= 8:
-            ahead, failed, prices = ahead / 2, 0, best
-            if ahead < 1e-5:
-                break
+    from scipy.optimize import minimize
+
+    places, groups = laid.costs.shape
+    scale = max(float((laid.costs.max(axis=0) - laid.costs.min(axis=0)).sum()), 1.0)
+    units = np.concatenate([np.maximum(band.capacities, 1) for band in laid.bands]).astype(np.float64)
+    ends = np.cumsum([len(band.rows) for band in laid.bands])
+    owners = [np.maximum(band.owner, 0) for band in laid.bands]
+    scratch = np.empty((places, groups))
+
+    def below(scaled: Floats, warmth: float) -> tuple[float, Floats]:
+        """Return the smooth function and its slopes, negated and in parts of the objective's spread."""
+        prices = np.split(scaled * scale / units, ends[:-1])
+        np.copyto(scratch, laid.costs)
+        for band, owner, price in zip(laid.bands, owners, prices, strict=True):
+            np.add(scratch, band.costs * price[owner], out=scratch)
+        least = scratch.min(axis=0)
+        np.subtract(least, scratch, out=scratch)
+        np.divide(scratch, warmth, out=scratch)
+        np.exp(scratch, out=scratch)
+        total = scratch.sum(axis=0)
+        value = float((least - warmth * np.log(total / places)).sum())
+        np.divide(scratch, total, out=scratch)
+        slopes = [
+            np.bincount(owner, (scratch * band.costs).sum(axis=0), len(band.rows)) - band.capacities
+            for band, owner in zip(laid.bands, owners, strict=True)
+        ]
+        value -= sum(float(price @ band.capacities) for price, band in zip(prices, laid.bands, strict=True))
+        return -value / scale, -np.concatenate(slopes) / units
+
+    scaled = np.zeros(len(units))
+    for warmth in _WARMTHS:
         if time.perf_counter() > deadline:
             break
-        slopes = [_slope(band, sides, laid.first) / unit for band, unit in zip(coupling, units, strict=True)]
-        direction = [0.7 * slope + 0.3 * old for slope, old in zip(slopes, direction, strict=True)]
-        norm = sum(float(d @ d) for d in direction)
-        if not norm:
-            break
-        step = (best_value - value + ahead * max(abs(best_value), 1.0)) / norm
-        prices = [
-            np.maximum(price + step * d / unit, 0.0) for price, d, unit in zip(prices, direction, units, strict=True)
-        ]
-    return best
+        answer = minimize(
+            below,
+            scaled,
+            args=(warmth * scale / groups,),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(0, None)] * len(units),
+            options={"maxiter": _STEPS, "maxcor": 20, "ftol": 1e-12, "gtol": 1e-9},
+            callback=_until(deadline),
+        )
+        scaled = np.maximum(answer.x, 0)
+    return np.split(scaled * scale / units, ends[:-1])[1:]
 
 
-def _slope(band: Band, sides: Sides, first: Integers) -> Floats:
-    """Return how far the mixture of each block's two sides lies beyond each row of a band."""
-    share = np.repeat(sides.share, np.diff(first))
-    inner, outer = (picked(band.costs, places).astype(np.float64) for places in (sides.kept, sides.broken))
-    there = band.owner >= 0
-    used = (share * inner + (1 - share) * outer)[there]
-    found: Floats = np.bincount(band.owner[there], used, len(band.rows)).astype(np.float64)
-    found -= band.capacities
-    return found
+def _until(deadline: float) -> Callable[[Floats], None]:
+    def stop(_: Floats) -> None:
+        if time.perf_counter() > deadline:
+            raise StopIteration
+
+    return stop

@@ -20,6 +20,7 @@ from solvers.dual.progress import use
 __all__ = ["descend", "exchange", "repair"]
 
 _ROUNDS = 400
+_HEAVIER = 2.0
 _LITTLE = 1e-7
 """What a round of many moves has to bring, as a share of the objective, for another one to be made."""
 _MOST_PAIRS = 1500
@@ -69,19 +70,24 @@ class _Standing:
         self.places[group] = place
 
 
-def repair(laid: Layout, places: Places, deadline: float) -> Places | None:
+def repair(laid: Layout, places: Places, prices: list[Floats], deadline: float) -> Places | None:
     """Move until every row is kept.
 
     Args:
         laid: The problem.
         places: A choice, ``(groups,)``.
+        prices: Prices of the rows, one array a band: what a move costs counts what it takes of other rows.
         deadline: When to stop, by ``time.perf_counter``.
 
     Returns:
         A choice that keeps every row; None where no such was found.
     """
     standing = _Standing(laid, places)
-    units = [np.maximum(band.capacities, 1).astype(np.float64) for band in laid.bands]
+    average = max(float(laid.costs.max(axis=0).sum()), 1.0)
+    weights = [
+        np.maximum(price, 1e-3 * average / np.maximum(band.capacities, 1))
+        for band, price in zip(laid.bands, prices, strict=True)
+    ]
     batch = max(1, laid.costs.shape[1] // 200)
     for _ in range(_ROUNDS):
         if not standing.broken():
@@ -89,13 +95,20 @@ def repair(laid: Layout, places: Places, deadline: float) -> Places | None:
         if time.perf_counter() > deadline:
             break
         dearer, changes = standing.changes()
-        nearer = np.zeros(dearer.shape)
-        for band, change, left, unit in zip(laid.bands, changes, standing.lefts(), units, strict=True):
+        cost, nearer = dearer.astype(np.float64), np.zeros(dearer.shape)
+        for band, change, left, price, weight in zip(
+            laid.bands, changes, standing.lefts(), prices, weights, strict=True
+        ):
+            there = band.owner >= 0
+            cost += change * np.where(there, price[band.owner], 0.0)
             beyond = np.maximum(-left, 0) - np.maximum(change - left, 0)
-            nearer += beyond / unit[band.owner]
-        score = np.where(nearer > 1e-15, np.maximum(dearer, 0) / np.maximum(nearer, 1e-15), np.inf)
+            nearer += beyond * np.where(there, weight[band.owner], 0.0)
+        least = 1e-9 * average / len(places)
+        score = np.where(nearer > 0, np.maximum(cost, least) / np.maximum(nearer, least), np.inf)
         if not _apply(standing, score, batch, down=False):
-            break
+            # Nothing brings all broken rows nearer in sum: those that stay broken count for more from here on.
+            for weight, left in zip(weights, standing.left, strict=True):
+                weight[left < 0] *= _HEAVIER
     return None
 
 
