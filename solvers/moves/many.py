@@ -6,11 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 from solvers.arrays import Integers
-from solvers.moves.tables import Tables
+from solvers.moves.tables import Ends, Tables
 from solvers.spread import Spread
 
 __all__ = ["evaluate", "roots"]
 
+_TOGETHER = 64
+"""So many meetings are looked up at once; more would not stay in the cache."""
 _SURE = 1e-9
 """How far, as a share, an estimated root must be from a whole number for its ceiling to be beyond doubt."""
 
@@ -38,13 +40,21 @@ def evaluate(tables: Tables, places: Integers) -> Integers:
             for row in containing:
                 found[row] += top
     if tables.ends is not None:
-        half = len(tables.ends.block) // 2
-        for end in range(half):
-            block = int(tables.ends.block[end])
-            own = tables.ends.cell[tables.ends.cell_start[end] :][places[tables.block_group[block]]]
-            far = tables.ends.other_format[tables.ends.other_start[end] :][places[tables.ends.other[end]]]
-            found[tables.block_account[block]] += tables.ends.cost[own + far]
+        _meet(tables, tables.ends, places, found)
     return found
+
+
+def _meet(tables: Tables, ends: Ends, places: Integers, found: Integers) -> None:
+    """Add what meetings cost to the rows that they cost it in."""
+    sources = len(ends.block) // 2
+    account = tables.block_account[ends.block[:sources]]
+    by_account = np.argsort(account, kind="stable")
+    for begin in range(0, sources, _TOGETHER):
+        some = by_account[begin : begin + _TOGETHER]
+        own = ends.cell[ends.cell_start[some][:, None] + places[tables.block_group[ends.block[some]]]]
+        far = ends.other_format[ends.other_start[some][:, None] + places[ends.other[some]]]
+        first = np.flatnonzero(np.diff(account[some], prepend=-1))
+        found[account[some][first]] += np.add.reduceat(ends.cost[own + far], first, axis=0)
 
 
 def _sums(tables: Tables, places: Integers, first: int, beyond: int) -> Integers:
