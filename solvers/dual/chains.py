@@ -24,7 +24,7 @@ from solvers.dual.ascent import between, climb, mix
 from solvers.dual.columns import Columns, Prices
 from solvers.dual.mixing import combine, keeps
 from solvers.dual.oracle import Oracle
-from solvers.dual.settling import settle
+from solvers.dual.settling import Settled, settle
 from solvers.dual.sweep import never
 from solvers.dual.whole import Whole, bound, paid, value, whole
 from solvers.problem import LARGEST, Integers, Problem
@@ -38,7 +38,7 @@ _FEW_BLOCKS = 64
 _CLOSE = 1e-6
 _STEADY = (0.5, 0.0, 0.8, 0.95)
 """How far prices stay at the best so far, at first and each time that those between prove no more."""
-_SHARE_OF_PRICES = 0.5
+_SHARE_OF_PRICES = 0.6
 """Of the time limit, what finding prices may take."""
 
 
@@ -94,12 +94,16 @@ class _Search:
         self._combine(columns)
         if self._done() or not exact.fits:
             return
-        most = (64, 1024, 8192) if oracle.blocks.count <= _FEW_BLOCKS else (16, 64, 256)
-        found = settle(columns, exact, most, self._done)
-        self._raise(bound(exact, found))
-        self._combine(columns)
+        most = (64, 1024, 8192) if oracle.blocks.count <= _FEW_BLOCKS else (16, 64, 256, 1024, 4096)
+        proven = 0.0
+        for settled in settle(columns, exact, most, self._left):
+            proven = settled.total() / 2.0**exact.shift
+            self._raise(bound(exact, settled.total()))
+            self._combine(columns)
+            if self._done():
+                return
         if oracle.blocks.count <= _FEW_BLOCKS:
-            self._refine(columns, prices, found / 2.0**exact.shift)
+            self._refine(columns, prices, proven)
 
     def _refine(self, columns: Columns, prices: Prices, proven: float) -> None:
         """Set prices of what couples blocks by mixtures of columns that keep the blocks' own rows, and settle again."""
@@ -117,11 +121,11 @@ class _Search:
             exact = whole(oracle, asked)
             if not exact.fits:
                 return
-            found = settle(columns, exact, (64, 1024), self._done)
-            self._raise(bound(exact, found))
+            *_, settled = settle(columns, exact, (64, 1024), self._left)
+            self._raise(bound(exact, settled.total()))
             failed += 1
-            if found / 2.0**exact.shift > proven:
-                proven, best, failed = found / 2.0**exact.shift, asked, 0
+            if settled.total() / 2.0**exact.shift > proven:
+                proven, best, failed = settled.total() / 2.0**exact.shift, asked, 0
             self._combine(columns)
 
     def _combine(self, columns: Columns) -> None:
@@ -146,7 +150,7 @@ class _Search:
 
     def _raise(self, found: int) -> None:
         if found > self.bound:
-            self.bound = found if self.best is None else min(found, self.best[0])
+            self.bound = found
             self._tell()
 
     def _tell(self) -> None:
@@ -164,6 +168,8 @@ class _Search:
 
     def _answer(self) -> Solution:
         prices = None if self.prices is None else tuple(self.prices.row.tolist())
+        if self.bound > self.problem.most()[self.problem.objective]:
+            return Solution(status=Status.INFEASIBLE, note="the bound is beyond what everything together costs")
         if self.best is None:
             return Solution(status=Status.LIMIT, bound=self.bound, prices=prices)
         objective, chosen = self.best
@@ -172,40 +178,54 @@ class _Search:
         return Solution(status=status, choices=choices, objective=objective, bound=self.bound, prices=prices)
 
 
-def min_marginals(problem: Problem, prices: Sequence[float], time_s: float = 5.0) -> Integers:
+def min_marginals(
+    problem: Problem, prices: Sequence[float], time_s: float = 5.0, choices: Sequence[int] | None = None
+) -> Integers:
     """Bound the objective from below with each option taken, in whole numbers.
 
     Args:
         problem: The problem, without ties, forbidden options and spreads.
         prices: What a unit of each row costs, ``(rows,)``, 0 or more; those of a ``Solution`` of ``solve`` do.
-        time_s: What finding the weights of steps may take, where there are peaks.
+        time_s: What finding better bounds of blocks may take, and weights of steps where there are peaks.
+        choices: A good choice, with which bounds of blocks are found sooner.
 
     Returns:
         ``(options,)``: no choice that keeps all capacities and takes the option costs less; ``LARGEST`` where none
         can take it.
     """
-    oracle = Oracle(problem)
+    begin = time.perf_counter()
+    columns = Columns(Oracle(problem))
     row = np.array([0.0 if r.capacity is None else p for p, r in zip(prices, problem.rows, strict=True)])
-    return marginals(oracle, whole(oracle, weighed(oracle, row, time_s)))
+    exact = whole(columns.oracle, weighed(columns, row, time_s / 2))
+    if not exact.fits or value(columns.oracle, exact) is None:
+        return _marginals(columns.oracle, exact, None)
+    if choices is not None:
+        columns.add(problem.start[:-1] + np.asarray(choices, np.int64))
+    *_, settled = settle(columns, exact, (32, 256), lambda: begin + time_s - time.perf_counter())
+    return _marginals(columns.oracle, exact, settled)
 
 
-def weighed(oracle: Oracle, row: npt.NDArray[np.float64], time_s: float) -> Prices:
-    """Find weights of the steps of peaks that suit given prices of rows."""
+def weighed(columns: Columns, row: npt.NDArray[np.float64], time_s: float) -> Prices:
+    """Find weights of the steps of peaks that suit given prices of rows; choices found on the way become columns."""
+    oracle = columns.oracle
     found = Prices(objective=1.0, row=row, step=np.zeros(oracle.steps.count))
     if not oracle.steps.count or value(oracle, whole(oracle, found)) is None:
         return found
-    ascent = climb(Columns(oracle), time.perf_counter() + time_s, row)
+    ascent = climb(columns, time.perf_counter() + time_s, row)
     return found if ascent.prices is None else ascent.prices
 
 
-def marginals(oracle: Oracle, prices: Whole) -> Integers:
-    """Bound the objective with each option taken, at whole prices; see ``min_marginals``."""
+def _marginals(oracle: Oracle, prices: Whole, settled: Settled | None) -> Integers:
+    """Bound the objective with each option taken: its block by its prices, the others as far as they are settled."""
     through, least = oracle.margins(oracle.costs(prices.weights(oracle.problem.objective), prices.step))
-    block = oracle.blocks.of_group[oracle.problem.group]
-    rest = sum(least.tolist()) - paid(oracle, prices)
     most = never(through.dtype)
+    if settled is None:
+        settled = Settled(bound=least, own=np.zeros_like(least), paid=paid(oracle, prices))
+    block = oracle.blocks.of_group[oracle.problem.group]
+    taken = np.where(through >= most, through, np.maximum(through - settled.own[block], settled.bound[block]))
+    total = settled.total()
     beyond = [
-        LARGEST if taken >= most else min(LARGEST, -(-(rest + taken - alone) // prices.objective))
-        for taken, alone in zip(through.tolist(), least[block].tolist(), strict=True)
+        LARGEST if mine >= most else min(LARGEST, -(-(total + mine - alone) // prices.objective))
+        for mine, alone in zip(taken.tolist(), settled.bound[block].tolist(), strict=True)
     ]
     return np.array(beyond, np.int64)

@@ -210,12 +210,16 @@ def _sorted(major: Integers, minor: Integers) -> npt.NDArray[np.intp]:
 def _best(kept: Integers, block: Integers, bound: Integers, most: int, dropped: Integers) -> Integers:
     """Keep the labels of least bound where a block has too many, and note the least that is lost."""
     counts = np.bincount(block, minlength=len(dropped))
-    if int(counts.max(initial=0)) <= most:
+    full = counts > most
+    if not bool(full.any()):
         return kept
-    order = _sorted(block, bound)
-    of_block = block[order]
-    rank = np.arange(len(order)) - np.searchsorted(of_block, of_block)
+    many = np.flatnonzero(full[block])
+    order = many[_sorted(block[many], bound[many])]
+    sizes = counts[full]
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     lost = order[rank == most]
     dropped[block[lost]] = np.minimum(dropped[block[lost]], bound[lost])
-    found: npt.NDArray[np.int64] = kept[np.sort(order[rank < most])]
+    left = np.ones(len(kept), np.bool_)
+    left[order[rank >= most]] = False
+    found: Integers = kept[left]
     return found

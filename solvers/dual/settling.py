@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,10 +14,29 @@ from solvers.dual.columns import Columns
 from solvers.dual.whole import Whole, paid
 from solvers.problem import LARGEST, Problem
 
-__all__ = ["settle"]
+__all__ = ["Settled", "settle"]
 
 
-def settle(columns: Columns, prices: Whole, most: tuple[int, ...], out_of_time: Callable[[], bool]) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Settled:
+    """What is known of the blocks at given prices, all numbers multiplied as the prices are.
+
+    Attributes:
+        bound: What each block comes to at least while it keeps its own row, ``(blocks,)``.
+        own: What the room in each block's own row is worth, ``(blocks,)``.
+        paid: What the room in all rows that are not kept is worth, less what constants cost.
+    """
+
+    bound: Integers
+    own: Integers
+    paid: int
+
+    def total(self) -> int:
+        """Return what all blocks come to at least."""
+        return int(sum(self.bound.tolist())) - self.paid
+
+
+def settle(columns: Columns, prices: Whole, most: tuple[int, ...], left: Callable[[], float]) -> Iterator[Settled]:
     """Solve every block exactly at the prices of what couples them, as far as labels suffice.
 
     Args:
@@ -23,33 +44,42 @@ def settle(columns: Columns, prices: Whole, most: tuple[int, ...], out_of_time: 
         prices: Prices in whole numbers of 64 bits.
         most: How many labels a block may have in one step, in turn; only blocks that are not proven by fewer labels
             are solved with more.
-        out_of_time: Called without arguments between two turns; True ends them.
+        left: Returns how many seconds are left; a turn that would take longer is not begun.
 
-    Returns:
-        A lower bound on the Lagrangian function in which blocks keep their own rows, multiplied as the prices are.
+    Yields:
+        What is known before the first turn and after every turn.
     """
     oracle = columns.oracle
     problem, blocks = oracle.problem, oracle.blocks
     kept = _kept_rows(columns, prices)
+    has = np.flatnonzero(kept >= 0)
     weight = prices.weights(problem.objective)
-    weight[kept[kept >= 0]] -= prices.row[kept[kept >= 0]]
+    at_prices = oracle.costs(weight, prices.step)
+    if not len(columns):
+        columns.add(oracle.least(at_prices).chosen)
+    lagrangian = oracle.value(at_prices)
+    weight[kept[has]] -= prices.row[kept[has]]
     cost = oracle.costs(weight, prices.step)
     unit = np.zeros(len(problem.rows), np.int64)
-    unit[kept[kept >= 0]] = 1
+    unit[kept[has]] = 1
     own = oracle.costs(unit, np.zeros(oracle.steps.count, np.int64))
-    most_of = problem.most()
+    most_of, outside = problem.most(), 0
     price, limit = np.zeros(blocks.count, np.int64), np.full(blocks.count, 2**60)
-    for block in np.flatnonzero(kept >= 0).tolist():
+    for block in has.tolist():
         # A limit that nothing reaches is no limit, and lowered so that its price cannot leave 64 bits.
         price[block] = prices.row[kept[block]]
         limit[block] = min(_room(problem, kept[block]), most_of[kept[block]])
-    lagrangian = oracle.value(oracle.costs(weight + _price_of(kept, prices, len(weight)), prices.step))
+        outside += int(price[block]) * _room(problem, kept[block])
+    rest = paid(oracle, prices) - outside
     bound = lagrangian - price * limit
+    yield Settled(bound=bound, own=price * limit, paid=rest)
     value = _known(columns, cost, own, limit)
     open_blocks = bound < value
+    took = 0.0
     for count in most:
-        if not bool(open_blocks.any()) or out_of_time():
-            break
+        begin = time.perf_counter()
+        if not bool(open_blocks.any()) or left() <= 2 * took:
+            return
         known = np.where(open_blocks, value, -sweep.NEVER)
         task = labels.Task(cost=cost, own=own, price=price, limit=limit, known=known, most=count)
         found = labels.settle(oracle, task)
@@ -58,8 +88,8 @@ def settle(columns: Columns, prices: Whole, most: tuple[int, ...], out_of_time: 
         if bool((found.chosen >= 0).any()):
             columns.add(np.where(found.chosen >= 0, found.chosen, columns.chosen[-1]))
         open_blocks &= bound < value
-    outside = sum(int(prices.row[row]) * _room(problem, row) for row in kept[kept >= 0].tolist())
-    return int(sum(np.minimum(bound, value).tolist())) - (paid(oracle, prices) - outside)
+        took = time.perf_counter() - begin
+        yield Settled(bound=np.minimum(bound, value), own=price * limit, paid=rest)
 
 
 def _kept_rows(columns: Columns, prices: Whole) -> Integers:
@@ -71,14 +101,6 @@ def _kept_rows(columns: Columns, prices: Whole) -> Integers:
         matters = float(prices.row[row]) * abs(columns.room.row[row])
         if matters > worth[block] and not columns.room.contains[row].any():
             worth[block], found[block] = matters, row
-    return found
-
-
-def _price_of(kept: Integers, prices: Whole, rows: int) -> Integers:
-    """Return the prices of the kept rows alone, ``(rows,)``."""
-    found = np.zeros(rows, np.int64)
-    mine = kept[kept >= 0]
-    found[mine] = prices.row[mine]
     return found
 
 
