@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from solvers.instances.generate import generate
 from solvers.reduction import reduce
 from solvers.solver import Limits
 
-OFTEN = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+OFTEN = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def plain(problem: Problem) -> Problem:
@@ -50,7 +50,7 @@ def oracle(problem: Problem) -> int | None:
 def test_without_trying_everything_answers_are_never_wrong(problem: Problem) -> None:
     problem = plain(problem)
     best = oracle(problem)
-    progress = lagrangian.priced(problem, Limits(time_s=20, workers=1), None, time.perf_counter())
+    progress = lagrangian.priced(problem, Limits(time_s=20, workers=1), None, perf_counter())
     answer = progress.solution()
     if best is None:
         assert answer.status in (Status.INFEASIBLE, Status.LIMIT)
@@ -279,3 +279,18 @@ def test_smoothing_comes_close_to_the_linear_relaxation(monkeypatch: pytest.Monk
     exact = multipliers(problem).value
     monkeypatch.setattr("solvers.dual.multipliers._FEW_TERMS", 0)
     assert exact * (1 - 1e-3) <= multipliers(problem).value <= exact * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.99])
+def test_several_rows_that_cannot_be_kept_together_are_proven_not_to_be(share: float) -> None:
+    problem = two_rows_a_model(4, 25)
+    # What each row takes least is below its capacity, but a mixture of two rows is not.
+    time, own = problem.rows[1], problem.rows[problem.row("memory 0")]
+    mixture = (time.costs * 1000 // time.capacity + own.costs * 1000 // own.capacity).reshape(-1, 8)
+    most = int(mixture.min(axis=1).sum()) / 2000
+    capacities = [row.capacity for row in problem.rows]
+    for row in (1, problem.row("memory 0")):
+        capacities[row] = int(problem.rows[row].capacity * most * share)
+    tight = problem.with_capacities(capacities)
+    assert lagrangian.priced(tight, Limits(time_s=20), None, perf_counter()).infeasible
+    assert solvers.get("lagrangian").solve(tight, workers=1).status is Status.INFEASIBLE

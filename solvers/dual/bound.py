@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from solvers.arrays import Integers
 from solvers.problem import Problem, Row
 
-__all__ = ["exact_bound", "reduced_costs", "whole"]
+__all__ = ["beyond", "exact_bound", "reduced_costs", "whole"]
 
 _BITS = 61
 """What one option costs with all prices stays below two to this power, so that 64 bits hold it."""
@@ -65,6 +66,27 @@ def exact_bound(problem: Problem, prices: Sequence[float] | npt.NDArray[np.float
             total -= multiple * (row.capacity - row.constant)
     total += sum(np.minimum.reduceat(cost, problem.start[:-1]).tolist())
     return int(-(-total >> shift))
+
+
+def beyond(problem: Problem, prices: Sequence[float] | npt.NDArray[np.float64]) -> bool:
+    """Tell whether prices prove that no choice keeps all capacities (J. Farkas, 1902, for sums of whole options).
+
+    Args:
+        problem: The problem.
+        prices: What a unit of each row costs, ``(rows,)``.
+
+    Returns:
+        Whether even the options that are cheapest at these prices, their costs in the objective not counted, are
+        dearer than all capacities together.
+
+    >>> rows = (Row(name="time", options=[0, 1], costs=[9, 2]), Row(name="size", options=[0, 1], costs=[2, 9]))
+    >>> both = Problem(start=[0, 2], rows=rows).with_capacities([5, 5])
+    >>> beyond(both, [1.0, 1.0]), beyond(both, [1.0, 0.0])
+    (True, False)
+    """
+    free = Row(name="nothing", options=np.zeros(0, np.int64), costs=np.zeros(0, np.int64))
+    alone = replace(problem, rows=(*problem.rows, free), objective=len(problem.rows), then=())
+    return exact_bound(alone, [*prices, 0.0]) > 0
 
 
 def reduced_costs(problem: Problem, prices: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from solvers.dual.bound import beyond
 from solvers.dual.intersect import Floats, Places, meet
 from solvers.dual.layout import Layout
-from solvers.dual.multipliers import Dual, optimise, outer_costs
+from solvers.dual.multipliers import Dual, against, optimise, outer_costs
 from solvers.dual.partial import Answer, evaluate, varied, whole_prices
 from solvers.dual.pool import Pool
 from solvers.dual.progress import Progress, use
@@ -188,6 +189,8 @@ class _Search:
             progress.prove(self._constant + answer.bound)
             starts = [*answer.others, *starts]
         self._repair(starts, outer, dual.sides.prices)
+        if progress.places is None and not progress.late:
+            progress.infeasible = beyond(self._laid.problem, against(self._laid, progress.deadline))
         if not self._enough():
             self._polish(outer, dual.sides.prices)
 

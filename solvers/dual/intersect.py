@@ -8,6 +8,8 @@ cutting planes). Blocks share no row of the band, so one pass over all options s
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -177,27 +179,32 @@ def meet(
 
 
 def climb(
-    look: Callable[[float], tuple[float, float]], start: float, *, steps: int = 40, tolerance: float = 1e-7
-) -> tuple[float, bool]:
+    look: Callable[[float], tuple[float, float]],
+    start: float,
+    *,
+    deadline: float = math.inf,
+    steps: int = 40,
+    tolerance: float = 1e-7,
+) -> None:
     """Maximise a concave function of one price, 0 or more.
 
     Args:
-        look: Returns the value and a slope at a price.
+        look: Returns the value and a slope at a price, and keeps the best.
         start: A price to look at first, above 0.
+        deadline: When to stop, by ``time.perf_counter``.
         steps: How often to look at most.
         tolerance: What may be left, as a share of the value.
-
-    Returns:
-        The best price looked at, and whether a top was found: without one the function rises as far as was looked.
     """
     value, slope = look(0.0)
     if slope <= 0:
-        return 0.0, True
-    best, low, high = (value, 0.0), (value, slope, 0.0), None
+        return
+    best, low, high = value, (value, slope, 0.0), None
     at, growth = start, 4.0
     for step in range(steps):
+        if time.perf_counter() > deadline:
+            break
         value, slope = look(at)
-        best = max(best, (value, at))
+        best = max(best, value)
         if slope > 0:
             low = (value, slope, at)
         else:
@@ -208,8 +215,7 @@ def climb(
             continue
         bottom = (high[0] - high[1] * high[2]) - (low[0] - low[1] * low[2])
         meeting = bottom / (low[1] - high[1])
-        if low[0] + low[1] * (meeting - low[2]) - best[0] <= tolerance * abs(best[0]):
+        if low[0] + low[1] * (meeting - low[2]) - best <= tolerance * abs(best):
             break
         # Where the function is curved on one side alone, meeting points creep: every third step halves instead.
         at = 0.5 * (low[2] + high[2]) if step % 3 == 2 else min(max(meeting, low[2]), high[2])
-    return best[1], high is not None

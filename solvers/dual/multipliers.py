@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from solvers.dual.intersect import Floats, Sides, climb, meet
 from solvers.dual.layout import Layout, layout
 from solvers.problem import Problem
 
-__all__ = ["Dual", "multipliers", "optimise", "outer_costs"]
+__all__ = ["Dual", "against", "multipliers", "optimise", "outer_costs"]
 
 _FEW_TERMS = 15_000
 """Up to so many terms in coupling rows, several of them are priced by linear programming."""
@@ -34,13 +34,11 @@ class Dual:
         prices: The price of each of the problem's rows, ``(rows,)``, 0 for those that cannot be broken.
         value: The Lagrangian function there, in floating point.
         sides: The prices and choices of the blocks, at these prices of the coupling rows.
-        risen: Whether the function still rose where the search ended: then perhaps nothing keeps the capacities.
     """
 
     prices: Floats
     value: float
     sides: Sides
-    risen: bool = False
 
 
 def multipliers(problem: Problem, time_s: float = 60.0) -> Dual:
@@ -69,14 +67,14 @@ def optimise(laid: Layout, deadline: float) -> Dual:
     room = laid.room.astype(np.float64)
     coupling = laid.bands[1:]
     if not coupling:
-        return _finish(laid, [], meet(costs, times, room, laid.first), risen=False)
+        return _finish(laid, [], meet(costs, times, room, laid.first))
     if len(coupling) == 1 and len(coupling[0].rows) == 1:
-        return _one(laid, costs, times, room)
+        return _one(laid, costs, times, room, deadline)
     if sum(int(np.count_nonzero(band.costs)) for band in laid.bands) <= _FEW_TERMS:
-        prices, risen = _by_linear_programming(laid)
+        prices = _by_linear_programming(laid)
     else:
-        prices, risen = _by_smoothing(laid, deadline), False
-    return _finish(laid, prices, meet(costs + outer_costs(laid, prices), times, room, laid.first), risen=risen)
+        prices = _by_smoothing(laid, deadline)[1:]
+    return _finish(laid, prices, meet(costs + outer_costs(laid, prices), times, room, laid.first))
 
 
 def outer_costs(laid: Layout, prices: list[Floats]) -> Floats:
@@ -87,7 +85,7 @@ def outer_costs(laid: Layout, prices: list[Floats]) -> Floats:
     return total
 
 
-def _finish(laid: Layout, outer: list[Floats], sides: Sides, *, risen: bool) -> Dual:
+def _finish(laid: Layout, outer: list[Floats], sides: Sides) -> Dual:
     prices = np.zeros(len(laid.problem.rows))
     value = sides.value + laid.problem.rows[laid.problem.objective].constant
     for band, price in zip(laid.bands[1:], outer, strict=True):
@@ -97,10 +95,10 @@ def _finish(laid: Layout, outer: list[Floats], sides: Sides, *, risen: bool) -> 
         local = laid.bands[0]
         owner = local.owner[laid.first[:-1]]
         prices[local.rows[owner[owner >= 0]]] = sides.prices[owner >= 0]
-    return Dual(prices=prices, value=value, sides=sides, risen=risen)
+    return Dual(prices=prices, value=value, sides=sides)
 
 
-def _one(laid: Layout, costs: Floats, times: Floats, room: Floats) -> Dual:
+def _one(laid: Layout, costs: Floats, times: Floats, room: Floats, deadline: float) -> Dual:
     """Price one coupling row outside and all local rows inside."""
     band = laid.bands[1]
     uses, capacity = band.costs.astype(np.float64), float(band.capacities[0])
@@ -122,12 +120,12 @@ def _one(laid: Layout, costs: Floats, times: Floats, room: Floats) -> Dual:
 
     spread = float((costs.max(axis=0) - costs.min(axis=0)).sum())
     start = 0.3 * spread / max(1.0, float((uses.max(axis=0) - uses.min(axis=0)).sum()))
-    _, topped = climb(look, start or 1.0, tolerance=_TOLERANCE)
+    climb(look, start or 1.0, deadline=deadline, tolerance=_TOLERANCE)
     assert best is not None  # noqa: S101 - climb looks at 0 at least
-    return _finish(laid, [np.array([best[1]])], best[2], risen=not topped)
+    return _finish(laid, [np.array([best[1]])], best[2])
 
 
-def _by_linear_programming(laid: Layout) -> tuple[list[Floats], bool]:
+def _by_linear_programming(laid: Layout) -> list[Floats]:
     """Take the prices of the linear relaxation, whose value is the greatest of the Lagrangian function."""
     from scipy.optimize import linprog
     from scipy.sparse import csr_array
@@ -153,14 +151,32 @@ def _by_linear_programming(laid: Layout) -> tuple[list[Floats], bool]:
         laid.costs.ravel() / scale, limits, ceiling / unit, ones, np.ones(groups), bounds=(0, None), method="highs"
     )
     if answer.status != 0:
-        # Without a top: prices by how far the rows are from being kept say where to look for the proof of it.
-        return [np.zeros(len(band.rows)) for band in laid.bands[1:]], True
+        # The relaxation has no solution, so that the function has no top; any prices will do for what follows.
+        return [np.zeros(len(band.rows)) for band in laid.bands[1:]]
     prices = np.maximum(-answer.ineqlin.marginals, 0) * scale / unit
     ends = np.cumsum([len(band.rows) for band in laid.bands])
-    return np.split(prices, ends[:-1])[1:], False
+    return np.split(prices, ends[:-1])[1:]
 
 
-def _by_smoothing(laid: Layout, deadline: float) -> list[Floats]:
+def against(laid: Layout, deadline: float) -> Floats:
+    """Find prices at which what all options take is dearest compared with the capacities, whatever they cost.
+
+    Args:
+        laid: The problem.
+        deadline: When to stop, by ``time.perf_counter``.
+
+    Returns:
+        Prices of all of the problem's rows, ``(rows,)``. If the options that are cheapest at these prices are dearer
+        than the capacities, then no choice keeps all of them: `solvers.dual.bound.beyond` tells, exactly.
+    """
+    prices = np.zeros(len(laid.problem.rows))
+    nothing = replace(laid, costs=np.zeros_like(laid.costs))
+    for band, found in zip(laid.bands, _by_smoothing(nothing, deadline, most=1.0), strict=True):
+        prices[band.rows] = found
+    return prices
+
+
+def _by_smoothing(laid: Layout, deadline: float, most: float | None = None) -> list[Floats]:
     """Climb a smooth function that lies close below the Lagrangian one, closer at each stage, over all rows at once.
 
     The least of a group's costs is replaced by ``-t * log(mean(exp(-cost / t)))``, whose mixture of options meets
@@ -206,12 +222,12 @@ def _by_smoothing(laid: Layout, deadline: float) -> list[Floats]:
             args=(warmth * scale / groups,),
             jac=True,
             method="L-BFGS-B",
-            bounds=[(0, None)] * len(units),
+            bounds=[(0, most)] * len(units),
             options={"maxiter": _STEPS, "maxcor": 20, "ftol": 1e-12, "gtol": 1e-9},
             callback=_until(deadline),
         )
         scaled = np.maximum(answer.x, 0)
-    return np.split(scaled * scale / units, ends[:-1])[1:]
+    return np.split(scaled * scale / units, ends[:-1])
 
 
 def _until(deadline: float) -> Callable[[Floats], None]:
