@@ -9,6 +9,7 @@ Examples:
 """
 
 from costmodels import CostTable, TableError
+from planner.alternatives import Alternatives, alternatives
 from planner.budget import Budget
 from planner.build import Build, build, rebuild
 from planner.compare import compare_solvers, generate, relative_budget
@@ -24,6 +25,7 @@ from planner.verify import Report, verify
 from planner.whatif import Frontier, diff, price, sweep
 
 __all__ = [
+    "Alternatives",
     "Budget",
     "Build",
     "CostTable",
@@ -38,6 +40,7 @@ __all__ = [
     "Plan",
     "Report",
     "TableError",
+    "alternatives",
     "build",
     "calibrated",
     "compare_solvers",

@@ -55,7 +55,7 @@ def deploy(
     *,
     out: str | os.PathLike[str],
     data: str | os.PathLike[str] | Dataset | None = None,
-    solver: str = "cpsat",
+    solver: str = "auto",
     threads: int = 1,
     rounds: int = ROUNDS,
 ) -> Deployment:

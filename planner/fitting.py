@@ -33,7 +33,7 @@ _POLISH_S = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """Choices, the bound on the objective in the user's unit, and whether that is proven the best.
+    """Choices, the bound on the objective in the user's unit, whether that is proven the best, and how it was found.
 
     >>> Found(choices={"m": {"conv1": "exact"}}, bound=None, proven=False).proven
     False
@@ -42,6 +42,7 @@ class Found:
     choices: Choices
     bound: Fraction | None
     proven: bool
+    how: str = ""
 
 
 class Seek(Protocol):
@@ -102,7 +103,8 @@ def fitted(
         best = _polished(table, budget, value, best)
     as_first = first.proven and objective != "memory" and least is not None and best.value <= least
     reached = first.bound is not None and best.value <= first.bound
-    return Found(choices=best.choices, bound=first.bound, proven=as_first or reached)
+    how = first.how if best.choices == first.choices else f"the bound: {first.how}; the plan: fitted to the memory"
+    return Found(choices=best.choices, bound=first.bound, proven=as_first or reached, how=how if first.how else "")
 
 
 @dataclass(frozen=True, slots=True, order=True)

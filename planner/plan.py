@@ -74,6 +74,7 @@ class Plan:
         budget: What was allowed.
         table_digest: SHA-256 of the table it was made from.
         solver: Name of the solver.
+        how: What the solver says of how it was found: who gave the choice, who the bound.
         seconds: Wall-clock seconds that planning took.
         versions: Versions of what it was made with.
         refit: Whether later layers are to be refitted, as in the table.
@@ -104,6 +105,7 @@ class Plan:
     budget: Budget
     table_digest: str
     solver: str
+    how: str = field(default="", compare=False)
     seconds: float = field(default=0.0, compare=False)
     versions: dict[str, str] = field(default_factory=dict, compare=False, hash=False)
     refit: bool = False
@@ -186,6 +188,7 @@ class Plan:
             "budget": self.budget.to_json(),
             "table_digest": self.table_digest,
             "solver": self.solver,
+            "how": self.how,
             "seconds": self.seconds,
             "versions": self.versions,
             "refit": self.refit,
@@ -233,7 +236,8 @@ class Plan:
             )
         lines.append(_beside("memory", self.memory_bytes, self.budget.memory_bytes, 2**20, "MiB"))
         gap = "no bound" if self.gap is None else f"gap {100 * self.gap:.4g} %"
-        lines.append(f"loss {self.loss:.6g}, {self.status} by {self.solver}, {gap} ({self.objective} minimised)")
+        solver = f"{self.solver} ({self.how})" if self.how else self.solver
+        lines.append(f"loss {self.loss:.6g}, {self.status} by {solver}, {gap} ({self.objective} minimised)")
         lines += [str(item) for item in self.predicted]
         if self.dropped:
             lines.append(describe(self.dropped))
@@ -321,6 +325,7 @@ def _from_json(found: Any) -> Plan:
         dropped=tuple(Dominated(**item) for item in found.get("dropped", [])),
         predicted=tuple(Predicted(**item) for item in found.get("predicted", [])),
         expected_ns=found.get("expected_ns", {}),
+        how=found.get("how", ""),
         **{name: found[name] for name in _PLAN_KEYS},
     )
     derived: Mapping[str, object] = {

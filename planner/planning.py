@@ -24,7 +24,7 @@ from planner.plan import Plan, PlannedLayer, expected_ns
 from planner.predicting import predicted
 from solvers import Solution, Solver, Status
 
-__all__ = ["find_solver", "plan"]
+__all__ = ["find_solver", "plan", "planned"]
 
 _EXPLAIN_S = 10.0
 
@@ -32,7 +32,7 @@ _EXPLAIN_S = 10.0
 def plan(
     table: CostTable,
     budget: Budget,
-    solver: str | Solver = "cpsat",
+    solver: str | Solver = "auto",
     *,
     objective: Objective = "loss",
     time_limit_s: float = 30.0,
@@ -86,7 +86,15 @@ def plan(
         found = fitted(less, budget, objective, search.seek, search.value, start)
     except solvers.RefusedError as error:
         raise InputError(f"the solver {chosen_solver.name!r} refuses: {error}") from None
-    return _plan(search, table, dropped, found, time.perf_counter() - begin)
+    return planned(
+        table,
+        budget,
+        found,
+        objective=objective,
+        solver=chosen_solver.name,
+        seconds=time.perf_counter() - begin,
+        dropped=dropped,
+    )
 
 
 def find_solver(name: str | Solver) -> Solver:
@@ -156,7 +164,8 @@ class _Search:
                 self._give_up(twin, relaxed)
         if solution.choices is None:
             self._give_up(formulation, solution)
-        return Found(choices=formulation.choices(solution.choices or ()), bound=bound, proven=proven)
+        chosen = formulation.choices(solution.choices or ())
+        return Found(choices=chosen, bound=bound, proven=proven, how=solution.note)
 
     def _same(self, safe: Formulation, solution: Solution, twin: Formulation, relaxed: Solution) -> bool:
         """Tell whether the relaxed problem proves the solution: nothing lies below it but rounding."""
@@ -192,13 +201,7 @@ class _Search:
 
     def value(self, figure: Figures) -> Fraction:
         """Return the objective in the user's unit."""
-        if self.objective == "loss":
-            return figure.loss
-        if self.objective == "worst":
-            return max(figure.losses.values())
-        if self.objective == "memory":
-            return Fraction(figure.memory_bytes, 2**20)
-        return Fraction(sum(figure.latency_ns.values()), 10**6)
+        return _value(self.objective, figure)
 
     def _bound(self, formulation: Formulation, solution: Solution) -> tuple[Fraction | None, bool]:
         """Return a bound on the objective of the table as it is: less what rounding up may have added."""
@@ -229,13 +232,45 @@ class _Search:
         )
 
 
-def _plan(search: _Search, table: CostTable, dropped: tuple[Dominated, ...], found: Found, seconds: float) -> Plan:
-    budget = search.budget
+def _value(objective: Objective, figure: Figures) -> Fraction:
+    if objective == "loss":
+        return figure.loss
+    if objective == "worst":
+        return max(figure.losses.values())
+    if objective == "memory":
+        return Fraction(figure.memory_bytes, 2**20)
+    return Fraction(sum(figure.latency_ns.values()), 10**6)
+
+
+def planned(
+    table: CostTable,
+    budget: Budget,
+    found: Found,
+    *,
+    objective: Objective,
+    solver: str,
+    seconds: float,
+    dropped: tuple[Dominated, ...] = (),
+) -> Plan:
+    """Make a plan of choices; its figures are recomputed from the table.
+
+    Args:
+        table: What choices cost.
+        budget: What may be spent.
+        found: The choices, and what is proven of them.
+        objective: What was minimised.
+        solver: The name of the solver that found them.
+        seconds: How long it took.
+        dropped: Choices that were left out before.
+
+    Raises:
+        RuntimeError: The choices do not keep the budget.
+    """
     exact = figures(table, found.choices, budget)
     wrong = exact.broken(budget)
     if wrong:
-        raise RuntimeError(f"the choices of {search.solver.name} break the budget when added up: {'; '.join(wrong)}")
-    value = search.value(exact)
+        raise RuntimeError(f"the choices of {solver} break the budget when added up: {'; '.join(wrong)}")
+    value = _value(objective, exact)
     bound = None if found.bound is None else min(found.bound, value)
     gap = None if bound is None else (value - bound) / value if value != bound else Fraction(0)
     layers = []
@@ -259,13 +294,14 @@ def _plan(search: _Search, table: CostTable, dropped: tuple[Dominated, ...], fou
         bound=None if bound is None else float(bound),
         gap=None if gap is None else float(gap),
         status="optimal" if found.proven or gap == 0 else "feasible",
-        objective=search.objective,
+        objective=objective,
         latency_ns=exact.latency_ns,
         weight_bytes=exact.weight_bytes,
         arena_bytes=exact.arena_bytes,
         budget=budget,
         table_digest=table.digest,
-        solver=search.solver.name,
+        solver=solver,
+        how=found.how,
         seconds=seconds,
         versions=_versions(),
         refit=table.refit,

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from solvers import core, cpsat, fixing, highs, lagrangian
+from solvers import core, cpsat, fixing, highs, lagrangian, thresholds
 from solvers.check import broken, values
 from solvers.dual import chains
 from solvers.dual.bound import reduced_costs
@@ -64,6 +64,13 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
         return run.answer()
     run.go(seen.problem)
     return run.answer()
+
+
+def _list(problem: Problem, limits: Limits, hint: Sequence[int] | None) -> Solution:
+    """List what prices leave in doubt, below one threshold of the peaks after the other where there are any."""
+    if problem.peaks:
+        return thresholds.solve(problem, core.solve, limits, hint)
+    return core.solve(problem, limits, hint)
 
 
 class _Run:
@@ -155,8 +162,9 @@ class _Run:
         shrunk, doubt = fixing.Shrunk.of(problem), None
         separable = not problem.pairs and not any(row.peaks for row in problem.rows)
         figures = problem.groups * int(np.diff(problem.start).max()) * (1 + len(problem.bound_rows))
-        if separable and len(problem.bound_rows) <= _LISTED_ROWS and figures <= _LISTED_FIGURES:
-            found = self.ask("core", core.solve, shrunk, max(0.1, 0.5 * self.left))
+        listed = not problem.pairs and thresholds.applies(problem) and len(problem.bound_rows) <= _LISTED_ROWS
+        if listed and figures <= _LISTED_FIGURES:
+            found = self.ask("core", _list, shrunk, max(0.1, 0.5 * self.left))
             shrunk, doubt = self.fixed(shrunk, found)
         elif separable or problem.options > _SMALL:
             found = self.ask("lagrangian", lagrangian.solve, shrunk, self.left)

@@ -40,7 +40,7 @@ def add_budget_form(parser: argparse.ArgumentParser) -> None:
 
 def add_solver(parser: argparse.ArgumentParser, time_limit_s: float = 30.0) -> None:
     """Add the arguments of a solver."""
-    parser.add_argument("--solver", default="cpsat", help="name of the solver (default: cpsat)")
+    parser.add_argument("--solver", default="auto", help="name of the solver (default: auto)")
     add_limits(parser, time_limit_s)
 
 
