@@ -4,6 +4,7 @@ import itertools
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from problems import small_problems
 
@@ -114,6 +115,11 @@ def test_a_group_whose_options_are_all_forbidden_is_named() -> None:
     assert conflict(Problem(start=[0, 2, 4], rows=rows, forbidden=[2, 3]), EXACT).groups == (1,)
     tied = Problem(start=[0, 2, 4, 6], rows=rows, ties=([0, 2],), forbidden=[0, 5])
     assert conflict(tied, EXACT).groups == (0, 2)
+
+
+def test_where_there_is_no_conflict_none_is_explained() -> None:
+    with pytest.raises(ValueError, match="a choice keeps all capacities"):
+        conflict(one_row([1, 9, 2, 8, 3], 30), EXACT)
 
 
 def test_what_time_leaves_open_is_not_called_proven() -> None:

@@ -99,6 +99,9 @@ def conflict(
 
     Returns:
         The conflict.
+
+    Raises:
+        ValueError: A choice keeps all capacities.
     """
     reduction = reduce(problem)
     if reduction.problem is None:
@@ -120,6 +123,8 @@ def conflict(
             alone[row] = solution.objective
     rows, minimal = _rows(ask, bound, alone)
     needs, reached = _needs(ask, bound, alone)
+    if any(need.given_others is not None and need.given_others <= need.capacity for need in needs):
+        raise ValueError("a choice keeps all capacities: there is no conflict to explain")
     uniform = _uniform(ask, bound, reached) if rows else None
     groups, groups_minimal = forcing(ask, rows)
     return Conflict(
