@@ -48,7 +48,8 @@ class Reduced:
     def allowance(self, limit: int, spent: int) -> int:
         """Return what the reduced costs of a choice that costs at most the limit can sum up to; negative: none."""
         room = limit - spent
-        return (room << self.shift if self.shift >= 0 else room >> -self.shift) - self.value
+        # More than all of them together come to needs no more than 64 bits to be told.
+        return min((room << self.shift if self.shift >= 0 else room >> -self.shift) - self.value, DEAD >> 1)
 
 
 def reduced(part: Part, prices: npt.NDArray[np.float64]) -> Reduced:
