@@ -22,7 +22,10 @@ from solvers.instances.generate import generate
 
 def instance_of(text: str) -> Instance:
     """Read a file, or make up what the line says."""
-    return read_instance(text) if Path(text).is_file() else generated(text)
+    if Path(text).is_file():
+        return read_instance(text)
+    (make,) = generated(text).values()
+    return make()
 
 
 def most_mib() -> float:

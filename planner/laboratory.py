@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import solvers
@@ -23,7 +24,7 @@ from planner.planning import find_solver
 from solvers import Limits, Problem, Solution, Solver
 from solvers.certificate import Certificate, write
 from solvers.instances import files
-from solvers.instances.generate import generate
+from solvers.instances.generate import check_arguments, generate
 from solvers.instances.mmkp import Knapsack
 from solvers.proof import proof
 
@@ -107,44 +108,51 @@ def instance_of_table(name: str, table: CostTable, budget: Budget) -> Instance:
     return Instance(name=name, problem=formulate(table, budget).problem)
 
 
-def generated(text: str) -> Instance:
-    """Make up an instance from a line such as ``0,10,70-80,12,skips,pairs,peaks``.
+def generated(text: str) -> dict[str, Callable[[], Instance]]:
+    """Make up instances from a line such as ``0-4,10,70-80,12,skips,pairs,peaks``.
 
     Args:
-        text: Seed, models, layers of each or the least and the most of them, options, topology, and perhaps ``pairs``
-            and ``peaks``.
+        text: Seed, or the first and the last of several; models; layers of each, or the least and the most of them;
+            options; topology; and perhaps ``pairs`` and ``peaks``.
 
     Returns:
-        The instance, named by the text.
+        For each seed, the instance's name and what makes it, so that large ones need not be there all at once.
 
     Raises:
         InputError: The text says something else.
 
-    >>> generated("0,2,3,4,chain,pairs").problem.pairs.source.tolist()
+    >>> made = generated("3-4,2,3,4,chain,pairs")
+    >>> list(made)
+    ['3,2,3,4,chain,pairs', '4,2,3,4,chain,pairs']
+    >>> made["3,2,3,4,chain,pairs"]().problem.pairs.source.tolist()
     [0, 1, 3, 4]
     """
     wrong = (
         f"{text!r} makes no instance; expected SEED,MODELS,LAYERS,OPTIONS,TOPOLOGY such as 0,10,70-80,12,skips,pairs"
     )
     numbers, words = text.split(",")[:4], text.split(",")[4:]
-    layers = numbers[2].split("-") if len(numbers) == 4 else []
-    if not words or len(layers) > 2 or not all(n.isdigit() for n in (*numbers[:2], *numbers[3:], *layers)):
+    seeds, layers = (numbers[place].split("-") if len(numbers) == 4 else [] for place in (0, 2))
+    plain = (*seeds, *numbers[1:2], *layers, *numbers[3:])
+    if not words or len(seeds) > 2 or len(layers) > 2 or not all(number.isdigit() for number in plain):
         raise InputError(wrong)
     if len(set(words)) < len(words) or not set(words[1:]) <= {"pairs", "peaks"}:
         raise InputError(f"{wrong}; behind the topology stand pairs or peaks, or both")
+    models, options, between = int(numbers[1]), int(numbers[3]), (int(layers[0]), int(layers[-1]))
     try:
-        problem = generate(
-            int(numbers[0]),
-            models=int(numbers[1]),
-            layers=(int(layers[0]), int(layers[-1])),
-            options=int(numbers[3]),
-            topology=words[0],
-            pairs="pairs" in words,
-            peaks="peaks" in words,
-        )
+        check_arguments(int(seeds[0]), models, between, options, words[0])
     except ValueError as error:
         raise InputError(f"{wrong}: {error}") from None
-    return Instance(name=text, problem=problem)
+
+    def make(seed: int, name: str) -> Instance:
+        flags = {word: word in words for word in ("pairs", "peaks")}
+        problem = generate(seed, models=models, layers=between, options=options, topology=words[0], **flags)
+        return Instance(name=name, problem=problem)
+
+    chosen = range(int(seeds[0]), int(seeds[-1]) + 1)
+    if not chosen:
+        raise InputError(f"{wrong}; the first seed {seeds[0]} is above the last, {seeds[-1]}")
+    names = {seed: f"{seed},{text.partition(',')[2]}" for seed in chosen}
+    return {name: partial(make, seed, name) for seed, name in names.items()}
 
 
 def write_mps(instances: Iterable[Instance], folder: str | os.PathLike[str]) -> None:

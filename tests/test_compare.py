@@ -218,7 +218,14 @@ def test_the_command_takes_files_of_all_kinds_and_writes_all_that_is_asked_for(
     (tmp_path / "I99").write_text(written(SMALL.problem, best=10**10, digits=1))
     out, profiles, over = tmp_path / "c.csv", tmp_path / "p.svg", tmp_path / "o.svg"
     arguments = ["compare-solvers", *(str(tmp_path / name) for name in ("table.json", "problem.json", "I99"))]
-    arguments += ["--generate", "0,2,3-4,4,branches,pairs,peaks", "--latency-ms", "0.0024", "--solvers", "cpsat,greedy"]
+    arguments += [
+        "--generate",
+        "7-7,2,3-4,4,branches,pairs,peaks",
+        "--latency-ms",
+        "0.0024",
+        "--solvers",
+        "cpsat,greedy",
+    ]
     arguments += ["--workers", "1", "-o", str(out), "--profile", str(profiles), "--quality", str(tmp_path / "q.png")]
     arguments += ["--over-time", str(over), "--save", str(tmp_path / "kept")]
     assert main(arguments) == 0
@@ -272,6 +279,7 @@ def test_curves_are_written_as_csv_where_the_name_says_so(tmp_path: Path) -> Non
         (["--generate", "0,1,5,3,ring"], "unknown topology 'ring'"),
         (["--generate", "0,1,5,3,chain,bells"], "behind the topology stand pairs or peaks"),
         (["--generate", "0,1,5-3,3,chain"], "least number of layers"),
+        (["--generate", "5-3,1,5,3,chain"], "the first seed 5 is above the last, 3"),
         (["--generate", "0,1,a,3,chain"], "expected SEED,MODELS,LAYERS,OPTIONS,TOPOLOGY"),
         (["--generate", "0,1,3,3,chain", "--gap", "-1"], "the gap is -1.0"),
         (["--generate", "0,1,3,3,chain", "--work", "0"], "the limit of work is 0.0"),
@@ -292,7 +300,12 @@ def test_an_instance_is_named_by_its_file_and_a_knapsack_gives_its_value_back(tm
     instance = read_instance(tmp_path / "I99")
     assert instance.name == "I99"
     assert str(instance.value(5)) == "999999999.5"
-    assert generated("0,1,5,3,skips,peaks").problem.peaks
+    made = generated("0-2,1,5,3,skips,peaks")
+    assert list(made) == [f"{seed},1,5,3,skips,peaks" for seed in range(3)]
+    one, _, other = (make() for make in made.values())
+    assert one.problem.peaks
+    assert one.problem.digest != other.problem.digest
+    assert one.problem.digest == generate(0, layers=5, options=3, topology="skips", peaks=True).digest
     (tmp_path / "half.json").write_text(json.dumps({"form": files.FORM}))
     with pytest.raises(InputError, match=r"half\.json"):
         read_instance(tmp_path / "half.json")

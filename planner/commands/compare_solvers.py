@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +36,8 @@ def register(subparsers: Any) -> None:
         action="append",
         default=[],
         help="a made-up table, whose budget is 0.6 of the exact latency and half of the exact memory; with a topology "
-        "(chain, skips, branches) a made-up problem, its layers perhaps from-to: 0,10,70-80,12,skips,pairs,peaks",
+        "(chain, skips, branches) a made-up problem, its layers perhaps from-to, or one for each of several seeds: "
+        "0-4,10,70-80,12,skips,pairs,peaks",
     )
     add_budget(parser)
     parser.add_argument("--solvers", metavar="S,S", help="names of the solvers (default: all that are installed)")
@@ -66,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_writable(path)
     tables, problems = _instances(arguments)
     if arguments.mps is not None:
-        write_mps(problems.values(), arguments.mps)
+        write_mps((make() for make in problems.values()), arguments.mps)
     done: list[Run] = []
 
     def tell(run: Run) -> None:
@@ -86,23 +89,26 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if contrary or any(run.checked is False for run in comparison.runs) else 0
 
 
-def _instances(arguments: argparse.Namespace) -> tuple[dict[str, tuple[CostTable, Budget]], dict[str, Instance]]:
-    """Read and make up what is to be solved: tables with their budgets, and problems."""
+def _instances(
+    arguments: argparse.Namespace,
+) -> tuple[dict[str, tuple[CostTable, Budget]], dict[str, Callable[[], Instance]]]:
+    """Read and make up what is to be solved: tables with their budgets, and what gives problems."""
     from costmodels import CostTable
     from planner.compare import generate, relative_budget
     from planner.errors import InputError
     from planner.laboratory import generated, instance_of_table, read_instance
 
     tables: dict[str, tuple[CostTable, Budget]] = {}
-    problems: dict[str, Instance] = {}
+    problems: dict[str, Callable[[], Instance]] = {}
     for path in arguments.instances:
         if _is_table(path):
             tables[_free(path, [*tables, *problems])] = (CostTable.read(path), budget(arguments))
         else:
-            problems[_free(path, [*tables, *problems])] = read_instance(path)
+            name = _free(path, [*tables, *problems])
+            problems[name] = partial(_itself, replace(read_instance(path), name=name))
     for text in arguments.generate:
         if text.count(",") > 3:
-            problems[text] = generated(text)
+            problems |= generated(text)
         else:
             table = generate(*_numbers(text))
             tables[f"generated-{text}"] = (table, relative_budget(table))
@@ -111,7 +117,7 @@ def _instances(arguments: argparse.Namespace) -> tuple[dict[str, tuple[CostTable
     integral = arguments.save or arguments.mps or arguments.over_time or arguments.gap or arguments.work
     if tables and integral:
         # All of these speak of one answer of one solver, where a plan may take several.
-        made = {name: instance_of_table(name, *of_table) for name, of_table in tables.items()}
+        made = {name: partial(instance_of_table, name, *of_table) for name, of_table in tables.items()}
         problems, tables = made | problems, {}
     return tables, problems
 
@@ -119,7 +125,7 @@ def _instances(arguments: argparse.Namespace) -> tuple[dict[str, tuple[CostTable
 def _compared(
     arguments: argparse.Namespace,
     tables: dict[str, tuple[CostTable, Budget]],
-    problems: dict[str, Instance],
+    problems: dict[str, Callable[[], Instance]],
     tell: Any,
 ) -> Comparison:
     """Run tables, then problems."""
@@ -154,7 +160,7 @@ def _compared(
         raise InputError(str(error)) from None
     save = None if arguments.save is None else Path(arguments.save)
     laboratory = Laboratory(limits=limits, curves=arguments.over_time is not None, save=save)
-    found = compare_problems(problems.values(), names, laboratory, tell=tell)
+    found = compare_problems((make() for make in problems.values()), names, laboratory, tell=tell)
     return Comparison(runs=(*runs, *found.runs), curves=found.curves)
 
 
@@ -184,6 +190,10 @@ def _is_table(path: str) -> bool:
     except (OSError, ValueError):
         return True  # The table's reader says what is wrong with the file.
     return not (isinstance(found, dict) and found.get("form") == FORM)
+
+
+def _itself(instance: Instance) -> Instance:
+    return instance
 
 
 def _free(path: str, taken: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from solvers.pairs import Pairs
 from solvers.problem import Integers, Peak, Problem, Row
 
-__all__ = ["TOPOLOGIES", "generate"]
+__all__ = ["TOPOLOGIES", "check_arguments", "generate"]
 
 TOPOLOGIES = ("chain", "skips", "branches")
 """A row of layers; the same with residual connections over 2 to 4 layers; forks into 2 to 4 branches that join."""
@@ -93,14 +93,7 @@ def generate(
     >>> generate(1, models=2, layers=(3, 5), options=4).start.tolist() == problem.start.tolist()
     True
     """
-    low, high = (layers, layers) if isinstance(layers, int) else layers
-    if seed < 0 or min(models, low, options) < 1 or low > high:
-        raise ValueError(
-            f"got seed {seed}, {models} models, {layers} layers, {options} options; expected numbers of 1 or more, the "
-            "seed 0 or more, and the least number of layers not above the most"
-        )
-    if topology not in TOPOLOGIES:
-        raise ValueError(f"unknown topology {topology!r}; expected one of {', '.join(TOPOLOGIES)}")
+    low, high = check_arguments(seed, models, layers, options, topology)
     # A stream for each subject: with pairs or without, the layers stay the same.
     shapes, sizes, connections, meetings = (np.random.default_rng([seed, subject]) for subject in range(4))
     first = np.concatenate([[0], np.cumsum(shapes.integers(low, high + 1, models))])
@@ -152,6 +145,35 @@ def generate(
         peaks=(_arena(activation_bytes, alive),) if peaks else (),
         pairs=_meetings(source, target, formats, model, latency_ns[:, 0], meetings) if pairs else Pairs.of(()),
     )
+
+
+def check_arguments(
+    seed: int, models: int, layers: int | tuple[int, int], options: int, topology: str
+) -> tuple[int, int]:
+    """Refuse what makes no instance, without making one.
+
+    Args:
+        seed: As in ``generate``.
+        models: Likewise.
+        layers: Likewise.
+        options: Likewise.
+        topology: Likewise.
+
+    Returns:
+        The least and the most layers of a model.
+
+    Raises:
+        ValueError: A number is too small, or there is no such topology.
+    """
+    low, high = (layers, layers) if isinstance(layers, int) else layers
+    if seed < 0 or min(models, low, options) < 1 or low > high:
+        raise ValueError(
+            f"got seed {seed}, {models} models, {layers} layers, {options} options; expected numbers of 1 or more, the "
+            "seed 0 or more, and the least number of layers not above the most"
+        )
+    if topology not in TOPOLOGIES:
+        raise ValueError(f"unknown topology {topology!r}; expected one of {', '.join(TOPOLOGIES)}")
+    return low, high
 
 
 def _catalogue(
