@@ -10,13 +10,14 @@ from problems import oracle
 
 from solvers import Problem, Row, Status, core
 from solvers.check import broken, values, verify
+from solvers.labels import descent
 from solvers.labels.enumerate import listing
 from solvers.labels.part import part_of
-from solvers.labels.prices import top
+from solvers.labels.prices import prices
 from solvers.labels.reduced import reduced
 from solvers.solver import Limits, RefusedError
 
-OFTEN = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+OFTEN = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @st.composite
@@ -74,11 +75,30 @@ def test_what_is_listed_is_the_optimum_of_everything(problem: Problem) -> None:
 
 
 @OFTEN
+@given(problem=st.one_of(separable(), separable(largest=10**15), separable(largest=3, groups=7)))
+def test_what_is_gone_through_in_depth_is_the_optimum_too(problem: Problem) -> None:
+    best = oracle(problem)
+    with pytest.MonkeyPatch.context() as patch:
+        for module, names in (
+            (core, ("_FIRST", "_MORE", "_MORE_BELOW", "_BRANCHED")),
+            (descent, ("_CHUNK", "_SEVERAL", "_MANY", "_PRICES")),
+        ):
+            for name in names:
+                patch.setattr(module, name, 2)
+        solution = core.solve(problem, Limits(time_s=20))
+    verify(problem, solution)
+    if best is None:
+        assert solution.status is Status.INFEASIBLE
+    else:
+        assert (solution.status, solution.objective, solution.bound) == (Status.OPTIMAL, best, best)
+
+
+@OFTEN
 @given(problem=st.one_of(separable(), separable(largest=10**15)), seed=st.integers(0, 2**32 - 1))
 def test_any_prices_prove_a_bound_and_no_choice_beats_its_reduced_costs(problem: Problem, seed: int) -> None:
     part = part_of(problem)
     rng = np.random.default_rng(seed)
-    exact = reduced(part, top(part).prices * rng.choice([0.0, 0.5, 1.0, 1.0, 3.0], len(part.room)))
+    exact = reduced(part, prices(part) * rng.choice([0.0, 0.5, 1.0, 1.0, 3.0], len(part.room)))
     for _ in range(30):
         places = (rng.random(problem.groups) * np.diff(problem.start)).astype(np.int64)
         if broken(problem, places.tolist()):
@@ -104,7 +124,7 @@ def test_problems_of_many_groups_are_proven(rows: int) -> None:
 def test_a_list_cut_short_says_how_far_it_went() -> None:
     problem = knapsacks(0, 30, 6, 2)
     part = part_of(problem)
-    exact = reduced(part, top(part).prices)
+    exact = reduced(part, prices(part))
     best = core.solve(problem, Limits(time_s=60)).objective
     found = listing(part, [(exact, exact.allowance(2 * best, part.spent))], 5)
     assert found.allowance < exact.allowance(best, part.spent)

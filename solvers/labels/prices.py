@@ -17,25 +17,25 @@ import numpy.typing as npt
 from solvers.arrays import Integers
 from solvers.labels.part import Part
 
-__all__ = ["Top", "top"]
+__all__ = ["Best", "best", "prices"]
 
 Floats = npt.NDArray[np.float64]
 
-_NESTED = 3
-"""Up to so many capacities the search is nested and exact; with more, it goes through pairs of them in turn."""
+_NESTED = 2
+"""Up to so many capacities the search is nested; with more, the linear relaxation is solved."""
 _STEPS = 60
 _CLOSE = 1e-10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Top:
-    """Where the Lagrangian function is greatest.
+class _Top:
+    """Where the Lagrangian function is greatest in some of the prices.
 
     Attributes:
         value: Its value there.
         prices: What a unit of each capacity costs, ``(rows,)``.
         mixture: Choices that are cheapest at these prices, each with its share; together they meet the capacities
-            that have a price, so that groups in which they differ are those the relaxation splits.
+            that have a price.
     """
 
     value: float
@@ -43,40 +43,88 @@ class Top:
     mixture: list[tuple[float, Integers]]
 
 
-_Seen = tuple[Top, float]
+_Seen = tuple[_Top, float]
 """A top in the inner prices, with how much more than its capacity the outer row uses there."""
 
 
-def top(part: Part) -> Top:
-    """Find the prices of a part's capacities at which its Lagrangian function is greatest.
+@dataclass(frozen=True, slots=True, eq=False)
+class Best:
+    """Prices of the capacities, with what the relaxation cannot decide.
 
-    Where the capacities cannot be kept the function has no top; prices are then returned at which it is far above
+    Attributes:
+        prices: What a unit of each capacity costs, ``(rows,)``.
+        split: Which groups take parts of several options in the relaxation, ``(groups,)``.
+    """
+
+    prices: Floats
+    split: npt.NDArray[np.bool_]
+
+
+def prices(part: Part) -> Floats:
+    """Return the prices of `best` alone."""
+    return best(part).prices
+
+
+def best(part: Part) -> Best:
+    """Find the prices of a part's capacities at which its Lagrangian function is greatest, or close to it.
+
+    Where the capacities cannot be kept the function has no top; prices are then returned at which it is above
     anything that a choice could cost.
 
     Args:
         part: The groups and capacities; at least one group.
-
-    Returns:
-        The prices, with the choices that are cheapest there.
     """
-    search = _Search(part)
     rows = len(part.room)
-    if rows <= _NESTED:
-        return search.highest(search.cost, tuple(range(rows)), np.zeros(rows))
-    best = search.highest(search.cost, (), np.zeros(rows))
-    for _ in range(2):
-        before = best.value
-        for first in range(rows):
-            for second in range(first):
-                prices = best.prices.copy()
-                prices[[first, second]] = 0.0
-                priced = search.cost + np.tensordot(prices, search.usage, axes=1)
-                here = search.highest(priced, (first, second), prices)
-                if here.value > best.value:
-                    best = here
-        if best.value - before <= 1e-6 * abs(before):
-            break
-    return best
+    if rows > _NESTED:
+        return _relaxed(part)
+    search = _Search(part)
+    top = search.highest(search.cost, tuple(range(rows)), np.zeros(rows))
+    split = np.zeros(len(part.cost), np.bool_)
+    for _, choice in top.mixture[1:]:
+        split |= choice != top.mixture[0][1]
+    return Best(top.prices, split)
+
+
+def _relaxed(part: Part) -> Best:
+    """Solve the linear relaxation; its dual values are the prices."""
+    from scipy import sparse
+    from scipy.optimize import linprog
+
+    alive = part.alive.ravel()
+    groups, places = part.alive.shape
+    usage = part.usage.reshape(len(part.room), -1)[:, alive].astype(np.float64)
+    cost = part.cost.ravel()[alive].astype(np.float64)
+    group = np.repeat(np.arange(groups), places)[alive]
+    one = sparse.csr_array((np.ones(len(group)), (group, np.arange(len(group)))), shape=(groups, len(group)))
+    room = np.array(part.room, np.float64)
+    # One unit of every row alike, so that tolerances mean the same to all.
+    unit = np.maximum(usage.max(axis=1), 1.0)
+    dearest = float(np.where(part.alive, part.cost, 0).max(axis=1).sum()) + 1.0
+    answer = linprog(
+        cost / dearest,
+        A_ub=usage / unit[:, None],
+        b_ub=room / unit,
+        A_eq=one,
+        b_eq=np.ones(groups),
+        method="highs-ds",
+    )
+    if answer.status == 0:
+        whole = np.maximum.reduceat(answer.x, np.searchsorted(group, np.arange(groups)))
+        return Best(np.maximum(-answer.ineqlin.marginals, 0.0) * dearest / unit, whole < 1 - _CLOSE**0.5)
+    # Nothing keeps the capacities: by how much they are missed at least is what the prices then show.
+    slack = np.concatenate([usage / unit[:, None], -np.ones((len(room), 1))], axis=1)
+    answer = linprog(
+        np.append(np.zeros(len(cost)), 1.0),
+        A_ub=slack,
+        b_ub=room / unit,
+        A_eq=sparse.hstack([one, sparse.csr_array((groups, 1))]),
+        b_eq=np.ones(groups),
+        method="highs-ds",
+    )
+    if answer.status != 0 or answer.fun <= 0:
+        return Best(np.zeros(len(room)), np.zeros(groups, np.bool_))
+    missed = np.maximum(-answer.ineqlin.marginals, 0.0) / unit
+    return Best(missed * (2.0 * dearest / float(answer.fun)), np.zeros(groups, np.bool_))
 
 
 class _Search:
@@ -92,11 +140,11 @@ class _Search:
         self.ceiling = 2.0 * float(dearest) + 1.0
         self.scale = 1e-3 * (float(dearest) + 1.0) / (np.abs(self.room) + self.usage.max(axis=2).sum(axis=1) + 1.0)
 
-    def highest(self, priced: Floats, free: tuple[int, ...], prices: Floats) -> Top:
+    def highest(self, priced: Floats, free: tuple[int, ...], prices: Floats) -> _Top:
         """Bring the prices of the free rows to the top, all others as they are in the priced costs."""
         if not free:
             choice = priced.argmin(axis=1)
-            return Top(float(priced[self.line, choice].sum() - prices @ self.room), prices, [(1.0, choice)])
+            return _Top(float(priced[self.line, choice].sum() - prices @ self.room), prices, [(1.0, choice)])
         *inner, row = free
 
         def look(price: float) -> _Seen:
@@ -121,8 +169,8 @@ class _Search:
         return self._meet(look, row, (low, over), (high, under))
 
     def _meet(
-        self, look: Callable[[float], tuple[Top, float]], row: int, low: tuple[Top, float], high: tuple[Top, float]
-    ) -> Top:
+        self, look: Callable[[float], tuple[_Top, float]], row: int, low: tuple[_Top, float], high: tuple[_Top, float]
+    ) -> _Top:
         """Close in on the top between a price at which too much is used and one at which it is not."""
         for _ in range(_STEPS):
             (left, over), (right, under) = low, high
@@ -147,4 +195,4 @@ class _Search:
         best = left if left.value > right.value else right
         mixture = [(share * part, choice) for part, choice in right.mixture]
         mixture += [((1.0 - share) * part, choice) for part, choice in left.mixture]
-        return Top(best.value, best.prices, mixture)
+        return _Top(best.value, best.prices, mixture)
