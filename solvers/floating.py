@@ -25,6 +25,8 @@ __all__ = ["Attempt", "FloatForm", "Floats", "float_form", "solve_in_floats"]
 Floats = npt.NDArray[np.float64]
 
 _ATTEMPTS = 4
+_IN_DOUBT = 100
+"""By so many times the tolerance capacities are widened: what keeps one exactly is cut off by less than that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -185,7 +187,7 @@ def solve_in_floats(
         if lowered:
             stated = _tightened(problem, stated, values(problem, wrong[-1]))
             form = linear_form(stated)
-        scaled = _without(float_form(form, largest=largest), wrong)
+        scaled = _without(_widened(float_form(form, largest=largest), _IN_DOUBT * tolerance), wrong)
         left = seconds()
         if left <= 0 or form.impossible():
             break
@@ -204,6 +206,15 @@ def solve_in_floats(
             return Solution(status=status, choices=chosen, objective=objective, bound=bound)
         wrong.append(chosen)
     return Solution(status=Status.LIMIT, bound=bound)
+
+
+def _widened(scaled: FloatForm, margin: float) -> FloatForm:
+    """Widen capacities and peaks, since presolve and cuts may take a choice that just keeps them for one that does not.
+
+    Below coefficients of some 10^10 the margin is less than a unit, and lets no choice through; where it does, the
+    choice is seen to break the capacity.
+    """
+    return replace(scaled, upper=np.where(np.isfinite(scaled.lower), scaled.upper, scaled.upper + margin))
 
 
 def _without(scaled: FloatForm, wrong: Sequence[Sequence[int]]) -> FloatForm:
