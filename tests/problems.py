@@ -124,8 +124,11 @@ def _capacity(draw, rng, value):
 
 
 def _costs(rng, count, largest):
-    # Few distinct costs, so that ties are common.
-    return rng.integers(0, largest, count) if rng.random() < 0.5 else rng.integers(0, 3, count) * (largest // 3)
+    # Few distinct costs, so that ties are common; large ones beside a unit or two, which floats lose sight of.
+    kind = rng.choice(["any", "few", "spanning"] if largest > 10**6 else ["any", "few"])
+    if kind == "spanning":
+        return np.exp(rng.uniform(0, np.log(largest), count)).astype(np.int64) - 1
+    return rng.integers(0, largest, count) if kind == "any" else rng.integers(0, 3, count) * (largest // 3)
 
 
 def _terms(rng, options, largest, name, kind, **more):
@@ -142,7 +145,9 @@ def _peak(rng, options, largest, name, *, steps):
 
 def _spread(rng, options, largest, z):
     chosen = np.flatnonzero(rng.random(options) < 0.6)
-    return Spread(options=chosen, variances=_costs(rng, len(chosen), largest) * int(rng.choice([1, largest])), z=z)
+    return Spread(
+        options=chosen, variances=_costs(rng, len(chosen), largest) * int(rng.choice([1, min(largest, 10**6)])), z=z
+    )
 
 
 def _ties(rng, sizes):
@@ -158,7 +163,9 @@ def _pair(rng, sizes, source, target, largest, rows):
         source_format=rng.integers(0, shape[0], sizes[source]),
         target_format=rng.integers(0, shape[1], sizes[target]),
         allowed=rng.random(shape) < 0.8,
-        costs=tuple((row, rng.integers(0, largest, shape)) for row in range(rows) if rng.random() < 0.4),
+        costs=tuple(
+            (row, _costs(rng, shape[0] * shape[1], largest).reshape(shape)) for row in range(rows) if rng.random() < 0.4
+        ),
     )
 
 
