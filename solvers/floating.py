@@ -27,6 +27,9 @@ Floats = npt.NDArray[np.float64]
 _ATTEMPTS = 4
 _IN_DOUBT = 100
 """By so many times the tolerance capacities are widened: what keeps one exactly is cut off by less than that."""
+_OBJECTIVE = 8
+"""The objective's coefficients are larger than all others by two to this power: what a violated reduced cost hides of a
+bound is then below one unit on a model of hundreds of layers, whose losses are counted to 1e-9."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -120,7 +123,7 @@ def float_form(form: LinearForm, *, largest: int = 10) -> FloatForm:
     entries = np.ldexp(entries, -np.repeat(constraint_exponent, np.diff(matrix.indptr)))
     upper = np.ldexp(_above(form.upper), -constraint_exponent)
     objective = _below(form.objective) * np.ldexp(1.0, column_exponent)
-    objective_exponent = int(_exponent(np.array([objective.max(initial=0.0)]), largest)[0])
+    objective_exponent = int(_exponent(np.array([objective.max(initial=0.0)]), largest + _OBJECTIVE)[0])
     return FloatForm(
         exact=form,
         matrix=csr_array((entries, matrix.indices, matrix.indptr), shape=matrix.shape),
