@@ -48,7 +48,7 @@ class Blocks:
 
     Attributes:
         of_group: The block of each group, ``(groups,)``, from 0.
-        coupling: The bound rows that several blocks pay into.
+        coupling: The bound rows that several blocks pay into; where there is one block, all bound rows but one.
         block_of_row: The block of each row, ``(rows,)``; -1 for coupling rows, unbound rows and the objective.
     """
 
@@ -109,13 +109,17 @@ def find(problem: Problem, taken: Steps) -> Blocks:
             coupling.append(index)
             continue
         block = np.where(np.isin(block, mine), mine[0], block)
-    coupling = [index for index in sorted(coupling) if len(np.unique(block[touched[index]])) > 1]
+    coupling = [index for index in coupling if len(np.unique(block[touched[index]])) > 1]
+    if len(np.unique(block)) == 1:
+        # One block with several rows: one is its own, the others are as good as coupling ones.
+        alone = sorted(touched, key=lambda row: (len(problem.rows[row].peaks), row))
+        coupling = alone[1:]
     _, block = np.unique(block, return_inverse=True)
     block_of_row = np.full(len(problem.rows), -1)
     for index, groups in touched.items():
         if index not in coupling:
             block_of_row[index] = block[groups[0]] if len(groups) else 0
-    return Blocks(of_group=block.reshape(-1), coupling=tuple(coupling), block_of_row=block_of_row)
+    return Blocks(of_group=block.reshape(-1), coupling=tuple(sorted(coupling)), block_of_row=block_of_row)
 
 
 def _chained(key: Integers, group: Integers) -> tuple[Integers, Integers]:
