@@ -22,7 +22,8 @@ go through all instances and solvers in turn, and every answer is checked in exa
 seconds without what importing takes. *Gap* is (objective - bound) / objective by the solver's own bound; *above best*
 is how far its objective lies above the best that any solver found; *proven by prices* is the gap that stands without
 the solver's word, from the prices it gives; memory is the most that the process held, the instance included. `-` is no
-answer or no bound."""
+answer or no bound. HiGHS, SCIP and SciPy compute in floating point: what their bounds may carry of error is taken off,
+so that they often stop a hair short of *proven*, at a gap of 0.0000 %."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -83,7 +84,7 @@ def _solvers(records: Sequence[Record]) -> list[str]:
     """One line a solver: medians and worst over instances, of medians over rounds."""
     best = _best(records)
     rows = []
-    for solver in dict.fromkeys(record["solver"] for record in records):
+    for solver in _names(records):
         mine = [record for record in records if record["solver"] == solver]
         seconds = list(_seconds(mine).values())
         proven = sum(all(r["status"] in ("optimal", "infeasible") for r in of) for of in _by_instance(mine).values())
@@ -121,7 +122,7 @@ def _solvers(records: Sequence[Record]) -> list[str]:
 
 def _mmkp(records: Sequence[Record]) -> list[str]:
     """One line an instance: the value that each solver reached, and its proof."""
-    solvers = list(dict.fromkeys(record["solver"] for record in records))
+    solvers = _names(records)
     rows = []
     for instance, mine in _by_instance(records).items():
         row = [Path(instance).name, _KNOWN.get(Path(instance).name, "-")]
@@ -269,7 +270,12 @@ def _when(record: Record, gap: float) -> float | None:
 
 
 def _names(records: Iterable[Record]) -> list[str]:
-    return list(dict.fromkeys(record["solver"] for record in records))
+    """List the solvers, in the order of what they are promised to do."""
+    from solving import EXACT, HEURISTIC
+
+    there = dict.fromkeys(record["solver"] for record in records)
+    known = [name for name in (*EXACT, *HEURISTIC) if name in there]
+    return [*known, *(name for name in there if name not in known)]
 
 
 def _by_instance(records: Iterable[Record]) -> dict[str, list[Record]]:
