@@ -27,7 +27,7 @@ def test_nothing_is_proven_that_is_not_so(problem: Problem, seed: int, told: boo
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(problem=small_problems(largest=10**8), seed=st.integers(0, 2**32 - 1))
+@given(problem=small_problems(largest=10**15, spreads=False), seed=st.integers(0, 2**32 - 1))
 def test_nothing_is_proven_that_is_not_so_where_figures_are_large(problem: Problem, seed: int) -> None:
     rng = np.random.default_rng(seed)
     prices = (rng.exponential(size=len(problem.rows)) * 10.0 ** rng.integers(-30, 30)).tolist()
