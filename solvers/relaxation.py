@@ -10,29 +10,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from solvers.arrays import Integers
-from solvers.check import broken, values
+from solvers import greedy
 from solvers.floating import FloatForm, Floats, float_form
 from solvers.linear import LinearForm, linear_form
 from solvers.mathopt import Reply, run
 from solvers.problem import Problem
 from solvers.solution import Solution, Status
 from solvers.solver import Limits
+from solvers.start import no_worse, usable
 
 __all__ = ["lagrangian", "solve_relaxed"]
 
 _SHIFT = 100
 """Multipliers are cut off to whole multiples of two to the power of minus this: 2^62 of them are less than 2^-38."""
-_STEEPER = (1.0, 1.003, 1.01, 1.03, 1.1, 1.3, 2.0, 4.0, 16.0, 256.0)
-"""By what prices are multiplied, one after the other, until what is cheapest at them keeps all capacities."""
+
+_SHARE = 0.8
+"""Of the time, what the relaxation may take; the rest is for a plan."""
 
 
 def lagrangian(form: LinearForm, multipliers: Floats, *, priced: bool = True) -> Fraction:
@@ -82,7 +81,8 @@ def solve_relaxed(problem: Problem, limits: Limits, solver: str, **settings: Any
         settings: Whatever else ``mathopt.SolveParameters`` takes.
 
     Returns:
-        The bound with its prices, and the plan where rounding found one.
+        The bound with its prices, and a plan where there is one: each group's greatest share, repaired and improved by
+        the moves of ``greedy``.
     """
     deadline = time.perf_counter() + limits.time_s
     form = linear_form(problem)
@@ -91,23 +91,24 @@ def solve_relaxed(problem: Problem, limits: Limits, solver: str, **settings: Any
     scaled = float_form(form)
 
     def ask(stated: FloatForm) -> Reply:
-        left = max(1e-3, deadline - time.perf_counter())
+        left = max(1e-3, _SHARE * (deadline - time.perf_counter()))
         return run(stated, solver, limits=limits, seconds=left, whole=False, **settings)
 
     reply = ask(scaled)
     if reply.infeasible:
-        proven = lagrangian(form, _multipliers(scaled, ask(_elastic(scaled)))[: len(form.upper)], priced=False) > 0
-        return Solution(status=Status.INFEASIBLE) if proven else Solution(status=Status.LIMIT, bound=form.floor())
+        without = lagrangian(form, _multipliers(scaled, ask(_elastic(scaled))), priced=False) > 0
+        return Solution(status=Status.INFEASIBLE) if without else Solution(status=Status.LIMIT, bound=form.floor())
     multipliers = _multipliers(scaled, reply)
     bound = max(form.floor(), math.ceil(lagrangian(form, multipliers)))
     prices = tuple(np.where(form.row >= 0, np.maximum(multipliers[form.row], 0.0), 0.0).tolist())
-    for chosen in _rounded(form, multipliers, reply.values):
-        if not broken(problem, chosen):
-            objective = values(problem, chosen)[problem.objective]
-            bound = min(bound, objective)
-            status = Status.OPTIMAL if bound == objective else Status.FEASIBLE
-            return Solution(status=status, choices=chosen, objective=objective, bound=bound, prices=prices)
-    return Solution(status=Status.LIMIT, bound=bound, prices=prices)
+    proven = Solution(status=Status.LIMIT, bound=bound, prices=prices)
+    nearest = form.choices(_levels(form, multipliers, reply.values))
+    plan = no_worse(problem, proven, usable(problem, nearest))
+    left = deadline - time.perf_counter()
+    if left <= 0 or plan.status is Status.OPTIMAL:
+        return plan
+    repaired = greedy.solve(problem, replace(limits, time_s=left, watch=None), nearest)
+    return no_worse(problem, plan, repaired.choices)
 
 
 def _multipliers(scaled: FloatForm, reply: Reply) -> Floats:
@@ -140,24 +141,11 @@ def _elastic(scaled: FloatForm) -> FloatForm:
     )
 
 
-def _rounded(form: LinearForm, multipliers: Floats, level: Floats | None) -> Iterator[tuple[int, ...]]:
-    """Propose choices: each group's greatest share, then what is cheapest at prices that become steeper.
-
-    Prices first decide groups that the relaxation splits, then all groups.
-    """
-    start = form.problem.start
-    nearest: Integers | None = None
-    split: npt.NDArray[np.bool_] | None = None
-    if level is not None:
-        nearest = np.array(form.choices(level), np.int64)
-        yield tuple(nearest.tolist())
-        split = np.maximum.reduceat(level[: form.options], start[:-1]) < 1 - 1e-6
+def _levels(form: LinearForm, multipliers: Floats, shares: Floats | None) -> Floats:
+    """Return by what each group's option is picked, the greatest first: its share, or how cheap it is at the prices."""
+    if shares is not None:
+        return shares
     rows = form.row[form.row >= 0]
-    price = np.maximum(multipliers[rows], 0.0)
-    use = (form.matrix[rows, : form.options].T @ price) if len(rows) else np.zeros(form.options)
-    cost = form.objective[: form.options].astype(np.float64)
-    for factor in _STEEPER:
-        cheapest = np.array(form.choices(-(cost + factor * use)), np.int64)
-        if nearest is not None and split is not None:
-            yield tuple(np.where(split, cheapest, nearest).tolist())
-        yield tuple(cheapest.tolist())
+    use = form.matrix[rows, : form.options].T @ np.maximum(multipliers[rows], 0.0)
+    found: Floats = -(form.objective[: form.options] + use)
+    return found

@@ -22,7 +22,7 @@ from solvers.mathopt import run
 from solvers.relaxation import lagrangian
 from solvers.solver import Limits
 
-OFTEN = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+OFTEN = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 PLAIN = {"ties": False, "forbidden": False, "spreads": False, "then": False}
 WHOLE = [name for name in ("cbc", "cpsat", "highs", "scip", "scipy") if name in solvers.available()]
 RELAXED = ["glop", "pdlp"]
@@ -114,7 +114,7 @@ def test_a_relaxation_that_nothing_keeps_is_proven_so_exactly() -> None:
 
 @pytest.mark.parametrize("name", ["cpsat", "highs", "scip"])
 def test_a_hint_is_a_start_that_is_not_lost(name: str) -> None:
-    problem = one_model(layers=60, options=8, pairs=True, seed=3)
+    problem = one_model(layers=40, options=8, pairs=True, seed=3)
     best = solvers.get("cpsat").solve(problem, time_limit_s=10, workers=1)
     again = solvers.get(name).solve(problem, work=0.1 if name == "cpsat" else 1, workers=1, hint=best.choices)
     assert again.objective is not None
@@ -135,7 +135,7 @@ def test_a_hint_that_breaks_a_capacity_does_no_harm(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*WHOLE, *RELAXED])
 def test_a_limit_of_work_gives_the_same_answer_twice(name: str) -> None:
-    problem = one_model(layers=50, options=8, pairs=True, seed=5)
+    problem = one_model(layers=30, options=8, pairs=True, seed=5)
     work = {"cpsat": 0.05, "glop": 40, "pdlp": 200}.get(name, 1)
     first, second = (solvers.get(name).solve(problem, work=work, workers=1, seed=7) for _ in range(2))
     assert (first.choices, first.bound, first.status) == (second.choices, second.bound, second.status)
@@ -143,7 +143,7 @@ def test_a_limit_of_work_gives_the_same_answer_twice(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["cpsat", "glop", "highs", "scip"])
 def test_less_work_proves_less(name: str) -> None:
-    problem = one_model(layers=50, options=8, pairs=True, seed=5)
+    problem = one_model(layers=30, options=8, pairs=True, seed=5)
     little = {"cpsat": 1e-4, "glop": 2}.get(name, 1)
     short = solvers.get(name).solve(problem, work=little, workers=1)
     long = solvers.get(name).solve(problem, work=2 if name == "cpsat" else 1e5, workers=1, time_limit_s=20)
@@ -183,7 +183,7 @@ def test_nothing_is_written_to_standard_output(capfd: pytest.CaptureFixture[str]
 
 def test_every_improvement_is_told() -> None:
     told: list[tuple[float, int | None, int | None]] = []
-    problem = one_model(layers=50, options=8, pairs=True, seed=5)
+    problem = one_model(layers=30, options=8, pairs=True, seed=5)
     solution = solvers.get("cpsat").solve(
         problem, workers=1, time_limit_s=20, watch=lambda seconds, best, bound: told.append((seconds, best, bound))
     )
