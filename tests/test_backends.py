@@ -143,7 +143,7 @@ def test_a_limit_of_work_gives_the_same_answer_twice(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["cpsat", "glop", "highs", "scip"])
 def test_less_work_proves_less(name: str) -> None:
-    problem = one_model(layers=30, options=8, pairs=True, seed=5)
+    problem = one_model(layers=40, options=8, pairs=True, peaks=True, seed=5)
     little = {"cpsat": 1e-4, "glop": 2}.get(name, 1)
     short = solvers.get(name).solve(problem, work=little, workers=1)
     long = solvers.get(name).solve(problem, work=2 if name == "cpsat" else 1e5, workers=1, time_limit_s=20)
