@@ -22,8 +22,8 @@ Capacities = tuple[int | None, ...]
 _PRICES_KEPT = 8
 _MOST_LISTED = 200_000
 """Figures, options times rows, up to which listing is tried before the solver is asked."""
-_SHARE_LISTED = 0.02
-"""The share of the time left that this may take."""
+_LISTED_S = 0.25
+"""Seconds that this may take."""
 
 
 class Answers:
@@ -105,11 +105,11 @@ class Answers:
         return Solution(status=Status.OPTIMAL, choices=best[1], objective=best[0], bound=best[0])
 
     def _listed(self, problem: Problem, limits: Limits, best: tuple[int, tuple[int, ...]] | None) -> Solution:
-        """Look whether listing what prices leave in doubt settles it, in a small share of the time."""
+        """Look whether listing what prices leave in doubt settles it, in a moment."""
         plain = not problem.pairs and not any(row.peaks or row.spread is not None for row in problem.rows)
         if not plain or problem.options * (1 + len(problem.bound_rows)) > _MOST_LISTED:
             return Solution(status=Status.LIMIT)
-        shortly = replace(limits, time_s=limits.time_s * _SHARE_LISTED)
+        shortly = replace(limits, time_s=min(limits.time_s, _LISTED_S))
         return self._noted(problem, core.solve(problem, shortly, None if best is None else best[1]), Shrunk.of(problem))
 
     def _solved(self, problem: Problem, best: tuple[int, tuple[int, ...]] | None) -> Solution:
