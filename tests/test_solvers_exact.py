@@ -67,7 +67,7 @@ def reached(problem: Problem, choices: Sequence[int]) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("name", EXACT)
 @given(data=st.data())
-@often(60)
+@often(50)
 def test_every_exact_solver_agrees_with_trying_everything(name: str, data: st.DataObject) -> None:
     problem = data.draw(taken(name))
     solution = answered(name, problem)
@@ -77,7 +77,7 @@ def test_every_exact_solver_agrees_with_trying_everything(name: str, data: st.Da
 
 @pytest.mark.parametrize("name", EXACT)
 @given(data=st.data())
-@often(30)
+@often(25)
 def test_what_exact_solvers_claim_holds_where_figures_are_large(name: str, data: st.DataObject) -> None:
     problem = data.draw(taken(name, largest=10**9))
     solution = answered(name, problem)
@@ -92,7 +92,7 @@ def test_what_exact_solvers_claim_holds_where_figures_are_large(name: str, data:
 
 @pytest.mark.parametrize("name", [name for name in EXACT if solvers.get(name).capabilities.hints])
 @given(data=st.data())
-@often(30)
+@often(25)
 def test_hints_of_any_kind_change_no_optimum(name: str, data: st.DataObject) -> None:
     problem = data.draw(taken(name))
     sizes = (problem.start[1:] - problem.start[:-1]).tolist()

@@ -20,7 +20,7 @@ RANDOM = [name for name in WORK if name in HEURISTIC]
 
 @pytest.mark.parametrize("name", HEURISTIC)
 @given(data=st.data())
-@often(60)
+@often(40)
 def test_heuristics_keep_the_capacities_and_are_never_better(name: str, data: st.DataObject) -> None:
     problem = data.draw(taken(name))
     claims_hold(problem, answered(name, problem, work=WORK.get(name)))
@@ -28,7 +28,7 @@ def test_heuristics_keep_the_capacities_and_are_never_better(name: str, data: st
 
 @pytest.mark.parametrize("name", HEURISTIC)
 @given(data=st.data())
-@often(20)
+@often(15)
 def test_what_heuristics_claim_holds_where_figures_are_large(name: str, data: st.DataObject) -> None:
     problem = data.draw(taken(name, largest=10**9))
     claims_hold(problem, answered(name, problem, work=WORK.get(name)))
@@ -36,7 +36,7 @@ def test_what_heuristics_claim_holds_where_figures_are_large(name: str, data: st
 
 @pytest.mark.parametrize("name", ["greedy", *RANDOM])
 @given(data=st.data())
-@often(20)
+@often(15)
 def test_a_hint_that_keeps_everything_is_never_made_worse(name: str, data: st.DataObject) -> None:
     problem = data.draw(small_problems(then=False))
     best = solvers.get("exhaustive").solve(problem)
