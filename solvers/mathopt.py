@@ -7,12 +7,10 @@ that it sends to its solvers is filled here, and the one that comes back is read
 from __future__ import annotations
 
 import math
-import os
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -21,6 +19,7 @@ import numpy as np
 
 from solvers.floating import Attempt, FloatForm, Floats, solve_in_floats
 from solvers.problem import Problem
+from solvers.quiet import quiet
 from solvers.solution import Solution
 from solvers.solver import Limits
 from solvers.start import no_worse, usable
@@ -103,7 +102,7 @@ def run(
     # HiGHS keeps the number of threads that it first ran with for as long as the thread lives that ran it, and fails
     # where it is then asked for another; so each run has a thread of its own.
     try:
-        with _quiet(), ThreadPoolExecutor(1) as apart:
+        with quiet() if solver == "HIGHS" else nullcontext(), ThreadPoolExecutor(1) as apart:
             answer = apart.submit(ask).result()
     except StatusNotOk as error:
         raise RuntimeError(f"{solver} fails: {error}") from None
@@ -218,18 +217,3 @@ def read_reply(form: FloatForm, answer: Any, *, whole: bool) -> Reply:
         duals=duals,
         bound=bound if math.isfinite(bound) else -math.inf,
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what a solver writes to the process's standard output, whatever its options say, out of ours."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from solvers.floating import Attempt, FloatForm, solve_in_floats
 from solvers.problem import Problem
+from solvers.quiet import quiet
 from solvers.solution import Solution
 from solvers.solver import Capabilities, Limits
 
@@ -43,13 +44,14 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
         options: dict[str, float | int] = {"time_limit": seconds, "mip_rel_gap": limits.gap}
         if limits.work is not None:
             options["node_limit"] = max(1, round(limits.work))
-        answer = milp(
-            form.objective,
-            integrality=form.whole.astype(int),
-            bounds=Bounds(form.least, form.most),
-            constraints=LinearConstraint(form.matrix, form.lower, form.upper),
-            options=options,
-        )
+        with quiet():
+            answer = milp(
+                form.objective,
+                integrality=form.whole.astype(int),
+                bounds=Bounds(form.least, form.most),
+                constraints=LinearConstraint(form.matrix, form.lower, form.upper),
+                options=options,
+            )
         bound = answer.mip_dual_bound
         return Attempt(
             infeasible=answer.status == _INFEASIBLE,
