@@ -35,6 +35,7 @@ __all__ = [
     "compare_problems",
     "generated",
     "instance_of_table",
+    "proven",
     "read_instance",
     "write_mps",
 ]
@@ -193,6 +194,7 @@ class Laboratory:
         limits: What each solver is given.
         curves: Whether answers over time are asked for.
         save: Folder for certificates, and for the problems that they answer; None keeps none.
+        proves: Whether it is looked at what stands without the solver's word, which takes time and memory of its own.
 
     >>> instance = Instance(name="made", problem=generate(0, layers=3, options=4))
     >>> trial = Laboratory(limits=Limits(time_s=5.0)).trial(instance, solvers.get("exhaustive"))
@@ -203,6 +205,7 @@ class Laboratory:
     limits: Limits
     curves: bool = False
     save: Path | None = None
+    proves: bool = True
 
     def trial(self, instance: Instance, solver: Solver) -> Trial:
         """Run one solver on one instance.
@@ -254,7 +257,10 @@ class Laboratory:
                 how="traced" if traced else "reruns",
                 moments=fold(moments),
             )
-        return Trial(run=_written(run, instance, solution, curve), solution=solution, curve=curve)
+        run = replace(_written(run, instance, solution), curve="" if curve is None else curve.how)
+        if self.proves:
+            run = replace(run, proven=proven(instance, solution))
+        return Trial(run=run, solution=solution, curve=curve)
 
     def _solve(self, instance: Instance, solver: Solver, limits: Limits) -> Solution:
         return solver.solve(
@@ -334,8 +340,13 @@ def compare_problems(
     return Comparison(runs=tuple(runs), curves=tuple(curves))
 
 
-def _written(run: Run, instance: Instance, solution: Solution, curve: Curve | None) -> Run:
+def proven(instance: Instance, solution: Solution) -> int | None:
+    """Return what of a solution's bound stands without the solver's word; None without a bound, or a choice."""
     known = proof(instance.problem, solution.prices, solution.choices).bound
+    return None if known is None or solution.bound is None else min(known, solution.bound)
+
+
+def _written(run: Run, instance: Instance, solution: Solution) -> Run:
     notes = [solution.note] if solution.note else []
     if instance.knapsack is not None:
         for what, objective in (("value", solution.objective), ("at most", solution.bound)):
@@ -349,8 +360,6 @@ def _written(run: Run, instance: Instance, solution: Solution, curve: Curve | No
         seconds=solution.seconds,
         checked=None if solution.choices is None else True,
         note="; ".join(notes),
-        proven=None if known is None or solution.bound is None else min(known, solution.bound),
         bound_solver=solution.bound_solver,
-        curve="" if curve is None else curve.how,
         versions=written_versions(solution.versions),
     )
