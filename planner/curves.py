@@ -124,7 +124,7 @@ def draw_curves(curves: Sequence[Curve], path: str | os.PathLike[str]) -> None:
     """Draw, for each instance, how far each solver was from the best bound that any of them proved.
 
     Solid lines are the solver's best choice against that bound, dashed ones against its own bound, which is what it
-    could say of itself. A dot is a run of its own at a growing time limit.
+    could say of itself. Dots are where solvers stopped; small ones are runs of their own at growing time limits.
 
     Args:
         curves: The curves, of up to 12 instances.
@@ -175,6 +175,9 @@ def _panel(axes: Axes, curves: Sequence[Curve], colours: Mapping[str, str]) -> N
         own = [100 * moment.gap if math.isfinite(moment.gap) else math.nan for moment in moments]
         colour = colours[curve.solver]
         axes.step(seconds, to_best, where="post", color=colour, marker=marker, label=curve.solver)
+        if curve.moments:
+            # Where a solver stopped: one that told nothing before has no line to be seen by.
+            axes.plot(curve.moments[-1].seconds, to_best[-1], "o", color=colour, markersize=4)
         axes.step(seconds, own, where="post", color=colour, linestyle="--", linewidth=0.8)
     axes.set_xscale("log")
     # Gaps of 0 have a place on this scale, other than on a logarithmic one.
