@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from solvers.dual.columns import Columns, Prices
-from solvers.dual.master import Mixture, by_intersection, by_simplex
-from solvers.dual.oracle import Oracle
+from solvers.dual.columns import Columns, Mixture, Prices
+from solvers.dual.master import by_intersection
+from solvers.dual.program import by_simplex
 from solvers.dual.whole import proves_conflict
 
 __all__ = ["Ascent", "between", "climb", "mix"]
@@ -20,6 +21,7 @@ Floats = npt.NDArray[np.float64]
 _STEADY = 0.5
 """How far prices stay at the best so far: mixtures of few columns swing widely (P. Wentges, 1997)."""
 _CLOSE = 1e-6
+_MANY = 300
 _MOST_ROUNDS = 400
 
 
@@ -54,9 +56,11 @@ def climb(columns: Columns, deadline: float, fixed: Floats | None = None) -> Asc
 class _Climb:
     def __init__(self, columns: Columns, fixed: Floats | None) -> None:
         self.columns, self.oracle, self.fixed = columns, columns.oracle, fixed
-        self.simple = fixed is None and _simple(self.oracle)
+        self.simple = fixed is None and _simple(columns)
         self.value = -np.inf
         self.best: Prices | None = None
+        self.seen: set[bytes] = set()
+        self.known = False
 
     def run(self, deadline: float) -> Ascent:
         """Ask for columns until no price promises more."""
@@ -70,16 +74,21 @@ class _Climb:
             prices = mixture.prices
             if not prices.objective:
                 # The columns break the capacities in every mixture: others may not, or it is a proof.
-                if mixture.value <= 0 or self._ask(prices) > 0:
+                if mixture.value <= 0 or self._ask(prices) > 0 or self.known:
                     conflict = proves_conflict(self.oracle, prices)
                     return Ascent(prices=self.best, value=self.value, mixture=None, conflict=conflict)
                 continue
             if mixture.value - self.value <= _CLOSE * abs(mixture.value) or time.perf_counter() > deadline:
                 break
             at = prices if self.best is None or self.simple else between(self.best, prices, _STEADY)
-            if self._ask(at) < self.value and at is not prices:
+            pure = at is prices
+            if self._ask(at) < self.value and not pure:
                 # What lies between is no better than the best: from there the mixture's own prices may be.
                 self._ask(prices)
+                pure = True
+            if pure and self.known:
+                # Nothing new comes from these prices, and they would be set again: pairs are loosened, mostly.
+                break
         return Ascent(prices=self.best, value=self.value, mixture=mixture)
 
     def _begin(self) -> None:
@@ -104,18 +113,31 @@ class _Climb:
         """Add what is least at these prices to the columns, and return what they prove."""
         room = self.columns.room
         answer = self.oracle.least(self.oracle.costs(room.weights(prices), prices.step))
-        self.columns.add(answer.chosen)
+        digest = hashlib.blake2b(answer.chosen.tobytes()).digest()
+        self.known = digest in self.seen
+        if not self.known:
+            self.seen.add(digest)
+            self.columns.add(answer.chosen)
         found = float(answer.value.sum()) - room.paid(prices)
         if prices.objective and found > self.value:
             self.value, self.best = found, prices
         return found
 
 
-def _simple(oracle: Oracle) -> bool:
-    """Say whether each block has at most one row of its own, at most one row couples them, and nothing has peaks."""
-    local = oracle.blocks.block_of_row
+def _simple(columns: Columns) -> bool:
+    """Say whether each block has at most one row of its own, and one couples them, without peaks that weigh much.
+
+    Of many blocks' memories the one arena that they share is a small part, for which no linear program is worth it.
+    """
+    oracle, room = columns.oracle, columns.room
+    local, coupling = oracle.blocks.block_of_row, list(oracle.blocks.coupling)
     counts = np.bincount(local[local >= 0], minlength=1)
-    return not oracle.steps.count and len(oracle.blocks.coupling) <= 1 and int(counts.max()) <= 1
+    if len(coupling) > 1 or int(counts.max()) > 1:
+        return False
+    if not oracle.steps.count:
+        return True
+    elsewhere = np.delete(room.contains, coupling, axis=0)
+    return oracle.blocks.count > _MANY and not bool(elsewhere.any())
 
 
 def between(best: Prices, new: Prices, steady: float) -> Prices:
@@ -139,4 +161,4 @@ def mix(columns: Columns, only: npt.NDArray[np.bool_]) -> Mixture | None:
     """
     if not bool(only.any(axis=0).all()):
         return None
-    return by_intersection(columns, only) if _simple(columns.oracle) else by_simplex(columns, only=only)
+    return by_intersection(columns, only) if _simple(columns) else by_simplex(columns, only=only)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from solvers.arrays import Integers
 from solvers.dual.oracle import Oracle
 
-__all__ = ["Columns", "Prices", "Room"]
+__all__ = ["Columns", "Mixture", "Prices", "Room"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,6 +32,22 @@ class Prices:
     objective: float
     row: Floats
     step: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Mixture:
+    """What the best mixture of columns costs, and its prices.
+
+    Attributes:
+        value: What it costs; no better bound can come from these columns. With prices whose objective is 0, by how
+            much all mixtures break the capacities.
+        prices: The prices.
+        share: The share of each column, ``(columns, blocks)``.
+    """
+
+    value: float
+    prices: Prices
+    share: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -89,7 +105,8 @@ class Columns:
         self.block_of_row = blocks.block_of_row
         self.block_of_step = np.zeros(oracle.steps.count, np.int64)
         self.block_of_step[oracle.steps.step] = blocks.of_group[problem.group[oracle.steps.option]]
-        self.relevant = _relevant(oracle)
+        self.relevant, self.sure = _relevant(oracle)
+        self.active = np.zeros(oracle.steps.count, np.bool_)
 
     def __len__(self) -> int:
         """Return how many choices there are for each block."""
@@ -125,8 +142,8 @@ def _dense(oracle: Oracle, row: int) -> tuple[Floats, Floats | None]:
     return oracle.options.weighted(weight), cells if bool(cells.any()) else None
 
 
-def _relevant(oracle: Oracle) -> npt.NDArray[np.bool_]:
-    """Tell which steps can be above what another step of their peak holds at least, ``(steps,)``."""
+def _relevant(oracle: Oracle) -> tuple[npt.NDArray[np.bool_], Floats]:
+    """Tell which steps can be above what another of their peak holds at least, and mark that other one with 1."""
     steps, problem = oracle.steps, oracle.problem
     lowest, highest = np.zeros(steps.count), np.zeros(steps.count)
     # Terms by step and group: the least and the most of each group; options without a term cost 0.
@@ -141,4 +158,9 @@ def _relevant(oracle: Oracle) -> npt.NDArray[np.bool_]:
         np.add.at(highest, step[heads], np.maximum.reduceat(cost, heads))
     floor = np.zeros(len(problem.peaks))
     np.maximum.at(floor, steps.peak, lowest)
-    return (highest > floor[steps.peak]) | (lowest >= floor[steps.peak])
+    relevant = (highest > floor[steps.peak]) | (lowest >= floor[steps.peak])
+    sure = np.zeros(steps.count)
+    order = np.lexsort([-lowest, steps.peak])
+    _, first = np.unique(steps.peak[order], return_index=True)
+    sure[order[first]] = 1.0
+    return relevant, sure

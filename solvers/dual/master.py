@@ -1,37 +1,21 @@
-"""The best mixture of columns, and the prices that prove it to be the best."""
+"""The best mixture of columns where the structure is simple, and the prices that prove it to be the best."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from solvers.dual.columns import Columns, Prices
+from solvers.dual.columns import Columns, Mixture, Prices
 
-__all__ = ["Mixture", "by_intersection", "by_simplex"]
+__all__ = ["by_intersection"]
 
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Mixture:
-    """What the best mixture of columns costs, and its prices.
-
-    Attributes:
-        value: What it costs; no better bound can come from these columns. With prices whose objective is 0, by how
-            much all mixtures break the capacities.
-        prices: The prices.
-        share: The share of each column, ``(columns, blocks)``.
-    """
-
-    value: float
-    prices: Prices
-    share: Floats
-
-
 def by_intersection(columns: Columns, only: npt.NDArray[np.bool_] | None = None) -> Mixture:
-    """Mix where each block has at most one row of its own and at most one row couples them, without peaks.
+    """Mix where each block has at most one row of its own and at most one row couples them.
+
+    A peak in that row counts as the one step that is known to be highest at least: no peak is below any of its steps.
 
     Within a block, the best mixture for given coupling price lies on the lower convex hull of (own row, cost), where
     the own row is at its room: of all pairs of a column that keeps it and one that does not, the least. Over the
@@ -49,6 +33,8 @@ def by_intersection(columns: Columns, only: npt.NDArray[np.bool_] | None = None)
         own, limit = np.where(only.T, 0.0, np.inf), np.zeros(count)
     coupled = len(columns.oracle.blocks.coupling) == 1
     use = np.array([entry[0] for entry in columns.coupling]).T if coupled else np.zeros_like(objective)
+    for step in np.flatnonzero(columns.sure).tolist():
+        use[columns.block_of_step[step]] += np.array(columns.steps)[:, step]
     capacity = float(room.row[columns.oracle.blocks.coupling[0]]) if coupled else np.inf
 
     free = _mixed(objective, own, limit, use)
@@ -94,88 +80,6 @@ def by_intersection(columns: Columns, only: npt.NDArray[np.bool_] | None = None)
         prices=_prices(columns, 1.0, best[2], price),
         share=_shares(objective.shape, best[3], best[4], best[5]),
     )
-
-
-def by_simplex(
-    columns: Columns, fixed: Floats | None = None, only: npt.NDArray[np.bool_] | None = None
-) -> Mixture | None:
-    """Mix by linear programming, whatever rows and peaks there are.
-
-    Args:
-        columns: The columns.
-        fixed: Prices of the rows, ``(rows,)``, where they are given and only the weights of steps are sought.
-        only: Which columns to mix, ``(columns, blocks)``, rows of blocks then left aside; None mixes all.
-
-    Returns:
-        The mixture; None where the program could not be solved.
-    """
-    found = _program(columns, 1.0, fixed, only)
-    return found if found is not None else _program(columns, 0.0, fixed, only)
-
-
-def _program(
-    columns: Columns, weight: float, fixed: Floats | None, only: npt.NDArray[np.bool_] | None
-) -> Mixture | None:
-    """Solve for shares, peaks and, where the objective has no weight, what rows are broken by."""
-    from scipy.optimize import linprog
-    from scipy.sparse import coo_array, csr_array, hstack, vstack
-
-    room, blocks, count = columns.room, columns.oracle.blocks, len(columns)
-    shares, peaks = count * blocks.count, len(columns.oracle.problem.peaks)
-    used = np.arange(shares) if only is None else np.flatnonzero(only.ravel())
-    bound = np.flatnonzero(np.isfinite(room.row))
-    if only is not None:
-        bound = bound[np.isin(bound, blocks.coupling)]
-    priced = np.zeros(len(bound)) if fixed is None else fixed[bound]
-    unit = np.maximum(np.abs(room.row[bound]), 1.0)
-    rows = np.zeros((len(bound), count, blocks.count))
-    local, coupling = np.array(columns.local), np.array(columns.coupling)
-    for place, row in enumerate(bound.tolist()):
-        if row in blocks.coupling:
-            rows[place] = coupling[:, blocks.coupling.index(row)]
-        elif columns.block_of_row[row] >= 0:
-            rows[place, :, columns.block_of_row[row]] = local[:, row]
-    kept = columns.relevant
-    loads = np.array(columns.steps)[:, kept]
-    at = columns.block_of_step[kept]
-    step, column = np.meshgrid(np.arange(len(at)), np.arange(count), indexing="ij")
-    steps = csr_array((loads.T.ravel(), (step.ravel(), (column * blocks.count + at[step]).ravel())), (len(at), shares))
-    steps.eliminate_zeros()
-    arena = np.maximum(loads.max(initial=1.0), 1.0)
-    above = coo_array((np.ones(len(at)), (np.arange(len(at)), columns.oracle.steps.peak[kept])), (len(at), peaks))
-    slack = np.zeros((len(bound) + len(at), len(bound) if weight == 0.0 else 0))
-    slack[: slack.shape[1]] = -np.eye(slack.shape[1])
-    matrix = hstack(
-        [
-            vstack([csr_array(rows.reshape(len(bound), shares)[:, used] / unit[:, None]), steps[:, used] / arena]),
-            vstack([csr_array(room.contains[bound] * (arena / unit)[:, None]), -above.tocsr()]),
-            csr_array(slack),
-        ]
-    )
-    cost = np.concatenate(
-        [
-            (weight * np.array(columns.objective) + np.tensordot(priced, rows, axes=1)).ravel()[used],
-            arena * (weight * room.contains[room.objective] + priced @ room.contains[bound]),
-            np.ones(slack.shape[1]),
-        ]
-    )
-    scale = max(float(np.abs(cost).max()), 1.0)
-    one = csr_array((np.ones(len(used)), (used % blocks.count, np.arange(len(used)))), (blocks.count, len(cost)))
-    limit = np.concatenate([room.row[bound] / unit, np.zeros(len(at))])
-    held = slice(0 if fixed is None else len(bound), None)
-    within = {"A_ub": matrix.tocsr()[held], "b_ub": limit[held]}
-    result = linprog(cost / scale, **within, A_eq=one, b_eq=np.ones(blocks.count), method="highs")
-    if result.status != 0:
-        return None
-    dual = np.zeros(len(limit))
-    dual[held] = -np.minimum(result.ineqlin.marginals, 0.0) * scale
-    prices = Prices(objective=weight, row=np.zeros(len(room.row)), step=np.zeros(columns.oracle.steps.count))
-    prices.row[bound] = dual[: len(bound)] / unit if fixed is None else priced
-    prices.step[np.flatnonzero(kept)] = dual[len(bound) :] / arena
-    share = np.zeros(shares)
-    share[used] = result.x[: len(used)]
-    value = float(result.fun) * scale - float(priced @ room.row[bound])
-    return Mixture(value=value, prices=prices, share=share.reshape(count, blocks.count))
 
 
 def _own(columns: Columns) -> tuple[Floats, Floats]:
@@ -242,7 +146,7 @@ def _prices(columns: Columns, objective: float, local: Floats, coupling: float) 
     row[mine] = local[columns.block_of_row[mine]]
     if len(columns.oracle.blocks.coupling):
         row[columns.oracle.blocks.coupling[0]] = coupling
-    return Prices(objective=objective, row=np.maximum(row, 0.0), step=np.zeros(columns.oracle.steps.count))
+    return Prices(objective=objective, row=np.maximum(row, 0.0), step=coupling * columns.sure)
 
 
 def _shares(shape: tuple[int, ...], first: npt.NDArray[np.intp], second: npt.NDArray[np.intp], share: Floats) -> Floats:

@@ -174,14 +174,15 @@ def _narrowed(
 def _longest(
     pairs: Pairs, kept: npt.NDArray[np.bool_], component: Integers, position: Integers, wide: Integers
 ) -> Integers:
-    """Return, for each wide component, its pair that spans most steps."""
+    """Return, for each wide component, those of its pairs that span most steps: one in sixteen, at least one."""
     index = np.flatnonzero(kept)
     span = np.abs(position[pairs.source[index]] - position[pairs.target[index]])
     inside = np.isin(component[pairs.source[index]], wide)
     index, span = index[inside], span[inside]
     order = np.lexsort([-span, component[pairs.source[index]]])
-    _, first = np.unique(component[pairs.source[index[order]]], return_index=True)
-    found: Integers = index[order[first]]
+    of_component = component[pairs.source[index[order]]]
+    rank = np.arange(len(order)) - np.searchsorted(of_component, of_component)
+    found: Integers = index[order[rank <= np.bincount(of_component)[of_component] // 16]]
     return found
 
 
