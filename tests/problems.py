@@ -22,6 +22,7 @@ def small_problems(
     draw: st.DrawFn,
     *,
     largest: int = 30,
+    groups: tuple[int, int] = (1, 5),
     peaks: bool = True,
     steps: bool = True,
     pairs: bool = True,
@@ -37,6 +38,7 @@ def small_problems(
     Args:
         draw: Of hypothesis.
         largest: No cost is greater.
+        groups: The least and the greatest number of groups; the checker alone tries all choices of up to 5 or 6.
         peaks: With greatest costs that rows contain.
         steps: Some of these are greatest sums over steps.
         pairs: With costs of groups that meet, and forbidden meetings.
@@ -45,7 +47,7 @@ def small_problems(
         spreads: With rows that are uncertain.
         then: With rows that are minimised after the objective.
     """
-    sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
+    sizes = draw(st.lists(st.integers(1, 4), min_size=groups[0], max_size=groups[1]))
     start = np.concatenate([[0], np.cumsum(sizes)])
     options = int(start[-1])
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))

@@ -19,6 +19,8 @@ from solvers.check import broken, floor, values
 
 DEEP = os.environ.get("BLINKPLAN_DEEP") == "1"
 EXACT = [name for name in solvers.available() if solvers.get(name).capabilities.exact]
+UNPROVEN = ("anneal", "greedy", "nsga2")
+"""Solvers that know no bound but the simplest; these have tests of their own."""
 
 
 def often(examples: int) -> settings:
@@ -100,6 +102,27 @@ def test_hints_of_any_kind_change_no_optimum(name: str, data: st.DataObject) -> 
     solution = answered(name, problem, hint=hint)
     claims_hold(problem, solution)
     assert solution.status is (Status.INFEASIBLE if oracle(problem) is None else Status.OPTIMAL)
+
+
+@pytest.mark.parametrize("name", [name for name in solvers.available() if name not in {*UNPROVEN, "exhaustive"}])
+@given(data=st.data())
+@often(8)
+def test_where_more_is_to_be_searched_bounds_and_proofs_hold_too(name: str, data: st.DataObject) -> None:
+    """Here ``exhaustive`` tries all choices, which agrees with the checker where there are few."""
+    problem = data.draw(taken(name, groups=(6, 9), then=False, largest=data.draw(st.sampled_from([30, 1000, 10**8]))))
+    best = solvers.get("exhaustive").solve(problem)
+    solution = answered(name, problem)
+    if best.choices is None:
+        assert solution.status in {Status.INFEASIBLE, Status.LIMIT}
+        return
+    assert solution.status is not Status.INFEASIBLE
+    assert solution.bound is None or solution.bound <= best.objective
+    if solution.choices is not None:
+        assert solution.objective >= best.objective
+    if name in EXACT:
+        assert solution.choices is not None
+    if solution.status is Status.OPTIMAL:
+        assert solution.objective == best.objective
 
 
 @given(problem=small_problems())
