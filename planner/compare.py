@@ -38,7 +38,7 @@ class Run:
         solver: Its name.
         instance: The instance's name.
         status: ``optimal``, ``feasible``, ``infeasible``, ``limit`` or ``refused``; ``wrong`` where an answer is none.
-        loss: Loss of the plan; None without one, and where the instance is no table.
+        loss: Loss of the plan, of a formulated table rounded up; None without one, and where the instance is no table.
         bound: Nothing costs less, by this solver, in the unit of the objective; None where it says nothing.
         gap: ``(objective - bound) / objective``.
         seconds: Wall-clock seconds; for tables, formulation included.
@@ -121,7 +121,7 @@ class Comparison:
         """Show one line a run."""
         frame = self.to_frame()
         shown = ["solver", "instance", "status", "objective", "bound", "gap", "seconds", "checked"]
-        if frame["loss"].notna().all():
+        if not any(isinstance(run.objective, int) for run in self.runs):
             shown[3] = "loss"
         return str(frame[shown].to_string(index=False, na_rep="-"))
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class Instance:
         name: The name.
         problem: The problem.
         knapsack: The knapsack it is part of, where it is one; gives the value back.
+        loss_scale: How many integers of the objective make a loss of 1, where it was a table.
 
     >>> Instance(name="made", problem=generate(0, layers=3)).problem.groups
     3
@@ -60,6 +62,7 @@ class Instance:
     name: str
     problem: Problem
     knapsack: Knapsack | None = None
+    loss_scale: Fraction | None = None
 
     def value(self, objective: int) -> Decimal | None:
         """Return the value of a knapsack's choice; None where the instance is no knapsack."""
@@ -106,7 +109,8 @@ def instance_of_table(name: str, table: CostTable, budget: Budget) -> Instance:
     """Formulate a table within a budget as a problem; its losses are rounded up to integers."""
     from planner.formulate import formulate
 
-    return Instance(name=name, problem=formulate(table, budget).problem)
+    formulation = formulate(table, budget)
+    return Instance(name=name, problem=formulation.problem, loss_scale=formulation.loss_scale)
 
 
 def generated(text: str) -> dict[str, Callable[[], Instance]]:
@@ -351,9 +355,13 @@ def _written(run: Run, instance: Instance, solution: Solution) -> Run:
     if instance.knapsack is not None:
         for what, objective in (("value", solution.objective), ("at most", solution.bound)):
             notes += [] if objective is None else [f"{what} {instance.value(objective)}"]
+    loss = None
+    if instance.loss_scale is not None and solution.objective is not None:
+        loss = float(solution.objective / instance.loss_scale)
     return replace(
         run,
         status=str(solution.status),
+        loss=loss,
         objective=solution.objective,
         bound=solution.bound,
         gap=solution.gap,

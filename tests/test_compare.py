@@ -237,6 +237,8 @@ def test_the_command_takes_files_of_all_kinds_and_writes_all_that_is_asked_for(
         ("table.json", "greedy"),
     ]
     by = {(line["instance"], line["solver"]): line for line in lines}
+    assert float(by["table.json", "cpsat"]["loss"]) == pytest.approx(0.01)
+    assert by["I99", "cpsat"]["loss"] == ""
     assert by["I99", "cpsat"]["objective"] == by["problem.json", "cpsat"]["objective"]
     assert f"value {10**9 - int(by['I99', 'cpsat']['objective']) / 10:.1f}" in by["I99", "cpsat"]["note"]
     assert all(line["checked"] == "True" and line["curve"] for line in lines)
