@@ -1,21 +1,27 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from problems import oracle, small_problems
 
-from solvers import Problem, Row, Status
+from solvers import Peak, Problem, Row, Status
 from solvers.check import broken, values
 from solvers.dual import chains, trellis
+from solvers.dual.columns import Columns, Prices
+from solvers.dual.mixing import pick
 from solvers.dual.oracle import Oracle
+from solvers.dual.settling import _kept_rows, settle
 from solvers.dual.sweep import NEVER
+from solvers.dual.whole import whole
+from solvers.instances.generate import generate
 from solvers.problem import LARGEST
 from solvers.solver import Capabilities, Solver
 
-OFTEN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+OFTEN = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 PLAIN = {"ties": False, "forbidden": False, "spreads": False, "then": False}
 CHAINS = Solver(name="chains", capabilities=Capabilities(exact=False, hints=True), answer=chains.solve)
 
@@ -119,3 +125,128 @@ def test_no_option_is_said_to_cost_more_than_it_does(problem: Problem) -> None:
         if not broken(problem, places):
             assert (beyond[problem.start[:-1] + places] <= values(problem, places)[problem.objective]).all()
             assert (beyond < LARGEST).any()
+
+
+@OFTEN
+@given(problem=small_problems(**PLAIN))
+def test_labels_find_what_is_least_while_each_block_keeps_its_row(problem: Problem) -> None:
+    columns = Columns(Oracle(problem))
+    oracle_, blocks = columns.oracle, columns.oracle.blocks
+    choices = everything(problem)
+    if not choices:
+        return
+    rng = np.random.default_rng(problem.options)
+    prices = Prices(
+        objective=1.0,
+        row=np.where(np.isfinite(columns.room.row), rng.random(len(problem.rows)), 0.0),
+        step=np.zeros(oracle_.steps.count),
+    )
+    exact = whole(oracle_, prices)
+    kept = _kept_rows(columns, exact)
+    *_, settled = settle(columns, exact, (10_000,), lambda: np.inf)
+    weight = exact.weights(problem.objective)
+    weight[kept[kept >= 0]] -= exact.row[kept[kept >= 0]]
+    least = np.full(blocks.count, NEVER)
+    for places in choices:
+        chosen = problem.start[:-1] + places
+        cost = oracle_.total(oracle_.costs(weight, exact.step), chosen)
+        for block, row in enumerate(kept.tolist()):
+            own = oracle_.total(oracle_.costs(np.eye(len(weight), dtype=np.int64)[row], 0 * exact.step), chosen)[block]
+            if row < 0 or own <= columns.room.row[row]:
+                least[block] = min(least[block], cost[block])
+    assert (settled.bound <= least).all()
+    assert (settled.bound == least).all() or (least >= NEVER).any()
+
+
+@OFTEN
+@given(problem=small_problems(**PLAIN))
+def test_fewer_labels_only_lower_the_bound(problem: Problem) -> None:
+    oracle_ = Oracle(problem)
+    if not everything(problem):
+        return
+    row = np.array([0.0 if entry.capacity is None else 0.5 for entry in problem.rows])
+    exact = whole(oracle_, Prices(objective=1.0, row=row, step=np.zeros(oracle_.steps.count)))
+    least, most = (list(settle(Columns(oracle_), exact, turns, lambda: np.inf)) for turns in ((1,), (1, 2, 9999)))
+    assert (least[-1].bound <= most[-1].bound).all()
+    for before, after in itertools.pairwise(most):
+        assert (before.bound <= after.bound).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_column_is_picked_for_each_block_as_well_as_can_be(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    cost, use = rng.integers(0, 50, (6, 5)).astype(float), rng.integers(0, 50, (6, 5)).astype(float)
+    cost[rng.random(cost.shape) < 0.2] = np.inf
+    blocks = np.arange(5)
+    every = [np.array(places) for places in itertools.product(range(6), repeat=5)]
+    for capacity in (30.0, 60.0, 100.0, 200.0):
+        fits = [float(cost[places, blocks].sum()) for places in every if use[places, blocks].sum() <= capacity]
+        best = min(fits, default=np.inf)
+        picked = pick(cost, use, capacity)
+        if not np.isfinite(best):
+            assert picked is None or not np.isfinite(cost[picked, blocks].sum())
+        else:
+            assert picked is not None
+            assert use[picked, blocks].sum() <= capacity
+            assert cost[picked, blocks].sum() == best
+
+
+@pytest.mark.parametrize("topology", ["chain", "skips", "branches"])
+def test_models_with_formats_and_an_arena_are_planned_nearly_at_their_best(topology: str) -> None:
+    problem = generate(3, models=5, layers=(12, 20), topology=topology, pairs=True, peaks=True)
+    seen: list[tuple[float, int | None, int | None]] = []
+    solution = CHAINS.solve(problem, time_limit_s=20, watch=lambda *entry: seen.append(entry))
+    assert solution.gap is not None
+    assert solution.gap < 0.01
+    assert solution.prices is not None
+    bounds = [bound for _, _, bound in seen if bound is not None]
+    objectives = [objective for _, objective, _ in seen if objective is not None]
+    assert bounds == sorted(bounds)
+    assert objectives == sorted(objectives, reverse=True)
+    beyond = chains.min_marginals(problem, solution.prices, 1.0, solution.choices)
+    chosen = problem.start[:-1] + np.array(solution.choices)
+    assert (beyond[chosen] <= solution.objective).all()
+    # Most other options are ruled out.
+    assert (beyond > solution.objective).sum() > problem.options / 2
+
+
+def test_many_models_with_formats_are_proven_closely() -> None:
+    problem = generate(1, models=120, layers=(15, 25), pairs=True)
+    solution = CHAINS.solve(problem, time_limit_s=20)
+    assert solution.gap is not None
+    assert solution.gap < 0.002
+
+
+def test_a_gap_that_is_enough_ends_the_search() -> None:
+    problem = generate(2, models=10, layers=30, pairs=True, peaks=True)
+    long, short = (CHAINS.solve(problem, time_limit_s=20, gap=gap) for gap in (0.0, 0.05))
+    assert short.gap is not None
+    assert short.gap <= 0.05
+    assert short.bound <= long.bound
+    assert short.objective >= long.objective
+
+
+def test_a_time_limit_is_kept_nearly() -> None:
+    problem = generate(1, models=40, layers=60, pairs=True, peaks=True, topology="skips")
+    begin = time.perf_counter()
+    solution = CHAINS.solve(problem, time_limit_s=0.5)
+    assert time.perf_counter() - begin < 8
+    assert solution.status in (Status.FEASIBLE, Status.LIMIT)
+
+
+def test_capacities_below_what_any_choice_needs_are_proven_to_be_in_conflict() -> None:
+    problem = generate(1, models=3, layers=10, pairs=True, peaks=True)
+    for row in problem.bound_rows:
+        capacities = [entry.capacity for entry in problem.rows]
+        capacities[row] = capacities[row] // 10
+        assert CHAINS.solve(problem.with_capacities(capacities), time_limit_s=5).status is Status.INFEASIBLE
+
+
+def test_an_arena_alone_is_no_less_than_its_highest_step() -> None:
+    rows = (
+        Row(name="loss", options=[1, 3], costs=[5, 7]),
+        Row(name="memory", options=[], costs=[], peaks=(0,), capacity=9),
+    )
+    arena = Peak(name="arena", options=[0, 1, 2, 3], costs=[6, 1, 5, 2], steps=[0, 0, 0, 0])
+    solution = CHAINS.solve(Problem(start=[0, 2, 4], rows=rows, peaks=(arena,)))
+    assert (solution.choices, solution.objective) == ((1, 0), 5)

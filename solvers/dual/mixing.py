@@ -179,7 +179,7 @@ def _states(cost: Floats, use: Floats, capacity: float, price: float, known: Pla
             kept = kept[np.argpartition(likely[kept], _MOST_STATES)[:_MOST_STATES]]
         history.append((parent[kept], column[kept]))
         total, used = total[kept], used[kept]
-    if not len(total):
+    if not len(total) or float(total.min()) >= best:
         return known
     state = int(total.argmin())
     picked = known.copy()
