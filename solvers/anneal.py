@@ -8,17 +8,16 @@ from __future__ import annotations
 import math
 import random
 import statistics
-import time
 from collections.abc import Sequence
 
 import numpy as np
 
-from solvers.check import broken, floor, values
+from solvers.moves.incumbent import Incumbent
 from solvers.moves.starts import cheapest, least_pressing
 from solvers.moves.tables import Tables
 from solvers.moves.walk import Walk
 from solvers.problem import Problem
-from solvers.solution import Solution, Status
+from solvers.solution import Solution
 from solvers.solver import Capabilities, Limits
 
 __all__ = ["CAPABILITIES", "solve"]
@@ -54,71 +53,41 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
     Returns:
         The best choice found with a simple bound, or ``limit``: annealing never proves that there is none.
     """
-    search = _Search(problem, limits)
-    tables = search.tables
-    starts = [] if hint is None else [np.asarray(hint, np.int64)]
-    for start in (*starts, least_pressing(tables), cheapest(tables)):
-        search.consider(Walk(tables, start.tolist()))
-    walk = Walk(tables, (starts[0] if starts else least_pressing(tables)).tolist())
+    best = Incumbent(problem, limits)
+    tables = Tables.of(problem)
+    known = [] if hint is None else [np.asarray(hint, np.int64)]
+    for start in (*known, cheapest(tables), least_pressing(tables)):
+        walk = Walk(tables, start.tolist())
+        _consider(walk, best)
+    draw = random.Random(limits.seed)  # noqa: S311 - no secret is drawn
     free = np.flatnonzero(np.diff(problem.start) > 1).tolist()
     moves = _FIRST_RESTART + _OF_GROUP * problem.groups
     idle = 0
-    while free and idle < _PATIENCE and not search.ended():
-        before = search.best
-        _anneal(walk, search, free, moves)
-        idle = idle + 1 if search.best == before else 0
+    while free and idle < _PATIENCE and not best.ended():
+        if best.objective is not None:
+            walk = Walk(tables, best.choices)
+        before = best.objective
+        _anneal(walk, best, draw, free, moves)
+        idle = idle + 1 if best.objective == before else 0
         moves *= 2
-        if search.best is not None:
-            walk = Walk(tables, search.best[1])
-    return search.answer()
+    return best.answer()
 
 
-class _Search:
-    """What was found so far, and what is left of the limits."""
-
-    def __init__(self, problem: Problem, limits: Limits) -> None:
-        self.tables = Tables.of(problem)
-        self.limits = limits
-        self.random = random.Random(limits.seed)  # noqa: S311 - no secret is drawn
-        self.floor = floor(problem)
-        self.best: tuple[int, tuple[int, ...]] | None = None
-        self.looked = 0
-        self._begin = time.perf_counter()
-
-    def ended(self) -> bool:
-        """Return whether a limit is reached, or the best choice is good enough."""
-        if self.best is not None and self.best[0] - self.floor <= self.limits.gap * self.best[0]:
-            return True
-        if self.limits.work is not None and self.looked >= self.limits.work:
-            return True
-        return time.perf_counter() - self._begin >= self.limits.time_s
-
-    def consider(self, walk: Walk) -> None:
-        """Keep where a walk stands, if it breaks nothing and is the best so far."""
-        if walk.keeps() and (self.best is None or walk.objective < self.best[0]):
-            self.best = (walk.objective, tuple(walk.places))
-            if self.limits.watch is not None:
-                self.limits.watch(time.perf_counter() - self._begin, walk.objective, self.floor)
-
-    def answer(self) -> Solution:
-        """Return the best choice, looked at once more by itself."""
-        problem = self.tables.problem
-        if self.best is None or broken(problem, self.best[1]):
-            return Solution(status=Status.LIMIT, bound=self.floor)
-        objective = values(problem, self.best[1])[problem.objective]
-        status = Status.OPTIMAL if objective == self.floor else Status.FEASIBLE
-        return Solution(status=status, choices=self.best[1], objective=objective, bound=self.floor)
+def _consider(walk: Walk, best: Incumbent) -> None:
+    """Keep where a walk stands, if it breaks nothing and is the best so far."""
+    if walk.keeps() and (best.objective is None or walk.objective < best.objective):
+        best.offer(walk.objective, walk.places)
 
 
-def _anneal(walk: Walk, search: _Search, free: list[int], moves: int) -> None:
+def _anneal(walk: Walk, best: Incumbent, draw: random.Random, free: list[int], moves: int) -> None:
     """Let the temperature fall once, over so many moves."""
     sizes = np.diff(walk.tables.problem.start).tolist()
-    chance = search.random.random
-    warm, price = _heat(walk, search, free)
+    chance = draw.random
+    warm, price = _heat(walk, draw, free)
     falling = _COLDEST ** (_EVERY / moves)
     keeps = walk.keeps()
     for _ in range(0, moves, _EVERY):
-        if search.ended():
+        if best.ended():
             break
         for _ in range(_EVERY):
             group = free[int(chance() * len(free))]
@@ -129,25 +98,25 @@ def _anneal(walk: Walk, search: _Search, free: list[int], moves: int) -> None:
                 if chance() >= math.exp(-worse / warm):
                     continue
                 if keeps:
-                    search.consider(walk)
+                    _consider(walk, best)
             walk.make(move)
             if move.excess > 0:
                 keeps = False
             elif not keeps and move.excess < 0:
                 keeps = walk.keeps()
-        search.looked += _EVERY
+        best.work += _EVERY
         warm *= falling
         price *= _CHEAPER if keeps else _DEARER
-    search.consider(walk)
+    _consider(walk, best)
 
 
-def _heat(walk: Walk, search: _Search, free: list[int]) -> tuple[float, float]:
+def _heat(walk: Walk, draw: random.Random, free: list[int]) -> tuple[float, float]:
     """Return a temperature at which many moves are made, and a price at which excess counts like the objective."""
     sizes = np.diff(walk.tables.problem.start).tolist()
     dearer, excess = [], []
     for _ in range(_SAMPLE):
-        group = free[search.random.randrange(len(free))]
-        move = walk.look(group, search.random.randrange(sizes[group]))
+        group = free[draw.randrange(len(free))]
+        move = walk.look(group, draw.randrange(sizes[group]))
         dearer.append(abs(move.dearer))
         excess.append(abs(move.excess))
     usual = statistics.fmean(dearer) or 1.0

@@ -6,19 +6,18 @@ Science 21 (1975): what an option takes of the scarce room is one figure, and wh
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
 
 from solvers.arrays import Integers
-from solvers.check import broken, floor, values
+from solvers.moves.incumbent import Incumbent
 from solvers.moves.scores import Scores, Weights
 from solvers.moves.starts import cheapest, least_pressing
 from solvers.moves.tables import Tables
 from solvers.moves.walk import Move, Walk
 from solvers.problem import Problem
-from solvers.solution import Solution, Status
+from solvers.solution import Solution
 from solvers.solver import Capabilities, Limits
 
 __all__ = ["CAPABILITIES", "solve"]
@@ -46,43 +45,31 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
     Returns:
         The best choice found with a simple bound, or ``limit``: greedy never proves that there is none.
     """
-    begin = time.perf_counter()
-    deadline = begin + limits.time_s
-    tables = Tables.of(problem)
-    scores = Scores(tables)
-    least = floor(problem)
-    best: tuple[int, tuple[int, ...]] | None = None
+    best = Incumbent(problem, limits)
+    scores = Scores(Tables.of(problem))
     starts = [] if hint is None else [np.asarray(hint, np.int64)]
-    for start in (*starts, cheapest(tables), least_pressing(tables)):
-        if best is not None and (time.perf_counter() > deadline or best[0] - least <= limits.gap * best[0]):
+    for start in (*starts, cheapest(scores.tables), least_pressing(scores.tables)):
+        if best.objective is not None and best.ended():
             break
-        choices = _descend(scores, start, deadline)
-        if broken(problem, choices):
-            continue
-        objective = values(problem, choices)[problem.objective]
-        if best is None or objective < best[0]:
-            best = (objective, choices)
-            if limits.watch is not None:
-                limits.watch(time.perf_counter() - begin, objective, least)
-    if best is None:
-        return Solution(status=Status.LIMIT, bound=least)
-    status = Status.OPTIMAL if best[0] == least else Status.FEASIBLE
-    return Solution(status=status, choices=best[1], objective=best[0], bound=least)
+        walk = _descend(scores, start, best)
+        if walk.keeps():
+            best.offer(walk.objective, walk.places)
+    return best.answer()
 
 
-def _descend(scores: Scores, start: Integers, deadline: float) -> tuple[int, ...]:
+def _descend(scores: Scores, start: Integers, best: Incumbent) -> Walk:
     """Move while a move lowers the excess, or, without excess, the objective."""
     tables = scores.tables
     walk = Walk(tables, start.tolist())
     together = max(1, tables.problem.groups // _ROUNDS)
     left = _MOST_MOVES * tables.problem.options
-    while left > 0 and time.perf_counter() < deadline:
+    while left > 0 and not best.late():
         keeps = walk.keeps()
         moved = _make_all(walk, *_candidates(tables, scores.weigh(walk), together, keeps=keeps), keeps=keeps)
         if not moved:
             break
         left -= moved
-    return tuple(walk.places)
+    return walk
 
 
 def _candidates(tables: Tables, weights: Weights, most: int, *, keeps: bool) -> tuple[Integers, float]:

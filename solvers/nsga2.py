@@ -7,7 +7,6 @@ what breaks nothing is better than what does. With one objective, its sorting is
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,15 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from solvers.arrays import Integers
-from solvers.check import broken, floor, values
+from solvers.moves.incumbent import Incumbent
 from solvers.moves.many import evaluate
 from solvers.moves.starts import cheapest, least_pressing
 from solvers.moves.tables import Tables
 from solvers.problem import Problem
-from solvers.solution import Solution, Status
+from solvers.solution import Solution
 from solvers.solver import Capabilities, Limits
 
 __all__ = ["CAPABILITIES", "solve"]
+
+Floats = npt.NDArray[np.float64]
 
 CAPABILITIES = Capabilities(
     exact=False, bound=False, spreads=True, hints=True, deterministic=True, traces=True, needs=("pymoo",)
@@ -49,68 +50,38 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
     Returns:
         The best choice found with a simple bound, or ``limit``: it never proves that there is none.
     """
-    search = _Search(problem, limits)
-    algorithm = _algorithm(search, hint)
+    best = Incumbent(problem, limits)
+    algorithm = _algorithm(Tables.of(problem), best, limits.seed, hint)
     idle = 0
-    while not search.ended() and idle < _PATIENCE + problem.groups:
-        before, evaluated = search.best, search.evaluated
+    while not best.work or (idle < _PATIENCE + problem.groups and not best.ended()):
+        before, work = best.objective, best.work
         algorithm.next()
-        if search.evaluated == evaluated:
+        if best.work == work:
             break  # all that crossing and changing give is there already
-        idle = idle + 1 if search.best == before else 0
-    return search.answer()
+        idle = idle + 1 if best.objective == before else 0
+    return best.answer()
 
 
-class _Search:
-    """What was found so far, and what is left of the limits."""
+def _evaluate(tables: Tables, best: Incumbent, places: Integers) -> tuple[Floats, Floats]:
+    """Return the objective and the excess of choices, ``(choices,)`` each, and keep the best.
 
-    def __init__(self, problem: Problem, limits: Limits) -> None:
-        self.tables = Tables.of(problem)
-        self.limits = limits
-        self.floor = floor(problem)
-        self.best: tuple[int, tuple[int, ...]] | None = None
-        self.evaluated = 0
-        self._begin = time.perf_counter()
-
-    def ended(self) -> bool:
-        """Return whether a limit is reached, or the best choice is good enough."""
-        if self.best is not None and self.best[0] - self.floor <= self.limits.gap * self.best[0]:
-            return True
-        if self.limits.work is not None and self.evaluated >= self.limits.work:
-            return True
-        return self.evaluated > 0 and time.perf_counter() - self._begin >= self.limits.time_s
-
-    def evaluate(self, places: Integers) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return the objective and the excess of choices, ``(choices,)`` each, and keep the best.
-
-        Args:
-            places: For each choice, which option each group takes, ``(choices, groups)``.
-        """
-        problem, tables = self.tables.problem, self.tables
-        found = evaluate(tables, places.T)
-        over = np.maximum(found - tables.capacity[:, None], 0)
-        objective = found[problem.objective]
-        keeps = np.flatnonzero(~over.any(axis=0))
-        if len(keeps):
-            index = int(keeps[np.argmin(objective[keeps])])
-            if self.best is None or int(objective[index]) < self.best[0]:
-                self.best = (int(objective[index]), tuple(places[index].tolist()))
-                if self.limits.watch is not None:
-                    self.limits.watch(time.perf_counter() - self._begin, self.best[0], self.floor)
-        self.evaluated += len(places)
-        return objective.astype(np.float64), (over / tables.unit[:, None]).sum(axis=0)
-
-    def answer(self) -> Solution:
-        """Return the best choice, looked at once more by itself."""
-        problem = self.tables.problem
-        if self.best is None or broken(problem, self.best[1]):
-            return Solution(status=Status.LIMIT, bound=self.floor)
-        objective = values(problem, self.best[1])[problem.objective]
-        status = Status.OPTIMAL if objective == self.floor else Status.FEASIBLE
-        return Solution(status=status, choices=self.best[1], objective=objective, bound=self.floor)
+    Args:
+        tables: The problem as accounts and blocks.
+        best: The best choice so far.
+        places: For each choice, which option each group takes, ``(choices, groups)``.
+    """
+    found = evaluate(tables, places.T)
+    over = np.maximum(found - tables.capacity[:, None], 0)
+    objective = found[tables.problem.objective]
+    keeps = np.flatnonzero(~over.any(axis=0))
+    if len(keeps):
+        index = int(keeps[np.argmin(objective[keeps])])
+        best.offer(int(objective[index]), places[index].tolist())
+    best.work += len(places)
+    return objective.astype(np.float64), (over / tables.unit[:, None]).sum(axis=0)
 
 
-def _algorithm(search: _Search, hint: Sequence[int] | None) -> Any:
+def _algorithm(tables: Tables, best: Incumbent, seed: int, hint: Sequence[int] | None) -> Any:
     """Set up pymoo's algorithm on choices: integers that are names and not sizes, so that none lies between others."""
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.mutation import Mutation
@@ -118,9 +89,8 @@ def _algorithm(search: _Search, hint: Sequence[int] | None) -> Any:
     from pymoo.operators.crossover.ux import UniformCrossover
     from pymoo.termination import get_termination
 
-    tables = search.tables
     sizes = np.diff(tables.problem.start)
-    rng = np.random.default_rng(search.limits.seed)
+    rng = np.random.default_rng(seed)
 
     class Choices(Task):
         """The problem in pymoo's terms: one integer a group, one objective, one sum of excess."""
@@ -129,7 +99,7 @@ def _algorithm(search: _Search, hint: Sequence[int] | None) -> Any:
             super().__init__(n_var=len(sizes), n_obj=1, n_ieq_constr=1, xl=0, xu=sizes - 1, vtype=int)
 
         def _evaluate(self, places: Integers, out: dict[str, Any], *_: object, **__: object) -> None:
-            objective, excess = search.evaluate(np.asarray(places, np.int64))
+            objective, excess = _evaluate(tables, best, np.asarray(places, np.int64))
             out["F"], out["G"] = objective[:, None], excess[:, None]
 
     class Change(Mutation):
@@ -145,5 +115,5 @@ def _algorithm(search: _Search, hint: Sequence[int] | None) -> Any:
     first[: len(known)] = known
     algorithm = NSGA2(pop_size=_POPULATION, sampling=first, crossover=UniformCrossover(), mutation=Change())
     algorithm.mating.n_max_iterations = _ATTEMPTS
-    algorithm.setup(Choices(), termination=get_termination("n_gen", np.inf), seed=search.limits.seed, verbose=False)
+    algorithm.setup(Choices(), termination=get_termination("n_gen", np.inf), seed=seed, verbose=False)
     return algorithm
