@@ -32,9 +32,11 @@ Floats = npt.NDArray[np.float64]
 CAPABILITIES = Capabilities(exact=True, hints=True, traces=True, needs=("ortools",))
 _LISTED_ROWS = 4
 _LISTED_FIGURES = 200_000
-"""Up to so many capacities and figures a problem without pairs is listed first."""
+"""Up to so many capacities and figures a problem without pairs is listed first; or where all capacities are dense."""
 _SMALL = 600
 """Problems of so many options are solved whole; around choices of larger ones a search is worth its time."""
+_MEDIUM = 2000
+"""The same, where groups do not meet."""
 _EACH_S = 2.0
 """How long the search may take over one neighbourhood."""
 _LARGEST = 40_000
@@ -71,6 +73,12 @@ def _list(problem: Problem, limits: Limits, hint: Sequence[int] | None) -> Solut
     if problem.peaks:
         return thresholds.solve(problem, core.solve, limits, hint)
     return core.solve(problem, limits, hint)
+
+
+def _few(problem: Problem) -> bool:
+    """Say whether there are few capacities, or whether nearly every option takes of every one."""
+    terms = [len(problem.rows[index].options) for index in problem.bound_rows]
+    return len(terms) <= _LISTED_ROWS or min(terms) > problem.options // 2
 
 
 class _Run:
@@ -162,7 +170,7 @@ class _Run:
         shrunk, doubt = fixing.Shrunk.of(problem), None
         separable = not problem.pairs and not any(row.peaks for row in problem.rows)
         figures = problem.groups * int(np.diff(problem.start).max()) * (1 + len(problem.bound_rows))
-        listed = not problem.pairs and thresholds.applies(problem) and len(problem.bound_rows) <= _LISTED_ROWS
+        listed = not problem.pairs and thresholds.applies(problem) and _few(problem)
         if listed and figures <= _LISTED_FIGURES:
             found = self.ask("core", _list, shrunk, max(0.1, 0.5 * self.left))
             shrunk, doubt = self.fixed(shrunk, found)
@@ -171,11 +179,11 @@ class _Run:
             shrunk, doubt = self.fixed(shrunk, found)
         if self.done or shrunk.problem is None or shrunk.problem.options > _LARGEST:
             return
-        if shrunk.problem.options > _SMALL and self.choices is not None:
+        if shrunk.problem.options > (_MEDIUM if separable else _SMALL) and self.choices is not None:
             self.around(shrunk, doubt)
         shrunk = shrunk.without(fixing.dominated(shrunk.problem))
         if not self.done:
-            self.ask("cpsat", cpsat.solve, shrunk, self.left if separable else 0.6 * self.left)
+            self.ask("cpsat", cpsat.solve, shrunk, self.left if separable else 0.75 * self.left)
         if not self.done:
             self.ask("highs", highs.solve, shrunk, self.left)
 
