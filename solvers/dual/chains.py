@@ -24,7 +24,7 @@ from solvers.dual.ascent import between, climb, mix
 from solvers.dual.columns import Columns, Prices
 from solvers.dual.mixing import combine, keeps
 from solvers.dual.oracle import Oracle
-from solvers.dual.settling import Settled, settle
+from solvers.dual.settling import Settled, diversify, settle
 from solvers.dual.sweep import never
 from solvers.dual.whole import Whole, bound, paid, value, whole
 from solvers.problem import LARGEST, Integers, Problem
@@ -38,6 +38,8 @@ _FEW_BLOCKS = 64
 _CLOSE = 1e-6
 _STEADY = (0.5, 0.0, 0.8, 0.95)
 """How far prices stay at the best so far, at first and each time that those between prove no more."""
+_VARIED = ((500, 24), (4000, 96))
+"""How many labels a block may have while choices are varied, and how many choices of each block are added."""
 _SHARE_OF_PRICES = 0.6
 """Of the time limit, what finding prices may take."""
 
@@ -95,37 +97,51 @@ class _Search:
         if self._done() or not exact.fits:
             return
         most = (64, 1024, 8192) if oracle.blocks.count <= _FEW_BLOCKS else (16, 64, 256, 1024, 4096)
-        proven = 0.0
         for settled in settle(columns, exact, most, self._left):
-            proven = settled.total() / 2.0**exact.shift
             self._raise(bound(exact, settled.total()))
             self._combine(columns)
             if self._done():
                 return
         if oracle.blocks.count <= _FEW_BLOCKS:
-            self._refine(columns, prices, proven)
+            self._vary(columns, *self._refine(columns, prices, exact, settled))
 
-    def _refine(self, columns: Columns, prices: Prices, proven: float) -> None:
-        """Set prices of what couples blocks by mixtures of columns that keep the blocks' own rows, and settle again."""
-        oracle, own = columns.oracle, columns.block_of_row >= 0
+    def _refine(self, columns: Columns, prices: Prices, exact: Whole, settled: Settled) -> tuple[Whole, Settled]:
+        """Set prices of what couples blocks by mixtures of columns that keep the blocks' own rows, and settle again.
+
+        Returns:
+            The prices that prove most, and what blocks come to at them.
+        """
+        own = columns.block_of_row >= 0
         constant = self.problem.rows[self.problem.objective].constant
-        best, failed = prices, 0
+        proven, failed = settled.total() / 2.0**exact.shift, 0
+        best = prices
         while failed < len(_STEADY):
             mixture = mix(columns, keeps(columns))
             if mixture is None or not mixture.prices.objective or self._done():
-                return
+                break
             if mixture.value + constant - proven <= _CLOSE * abs(proven):
-                return
+                break
             new = replace(mixture.prices, row=np.where(own, prices.row, mixture.prices.row))
             asked = between(best, new, _STEADY[failed])
-            exact = whole(oracle, asked)
-            if not exact.fits:
-                return
-            *_, settled = settle(columns, exact, (64, 1024), self._left)
-            self._raise(bound(exact, settled.total()))
+            at = whole(columns.oracle, asked)
+            if not at.fits:
+                break
+            *_, found = settle(columns, at, (64, 1024), self._left)
+            self._raise(bound(at, found.total()))
             failed += 1
-            if settled.total() / 2.0**exact.shift > proven:
-                proven, best, failed = settled.total() / 2.0**exact.shift, asked, 0
+            if found.total() / 2.0**at.shift > proven:
+                proven, best, failed = found.total() / 2.0**at.shift, asked, 0
+                exact, settled = at, found
+            self._combine(columns)
+        return exact, settled
+
+    def _vary(self, columns: Columns, exact: Whole, settled: Settled) -> None:
+        """Mix from more choices of each block: those that may be part of something better than what is known."""
+        for most, others in _VARIED:
+            if self.best is None or self._done():
+                return
+            window = (self.best[0] - self.bound) * exact.objective
+            diversify(columns, exact, settled, window, most, others)
             self._combine(columns)
 
     def _combine(self, columns: Columns) -> None:

@@ -12,6 +12,7 @@ All numbers are integers of 64 bits; nothing is rounded.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,10 @@ class Task:
         limit: What the own row may come to, ``(blocks,)``.
         known: What a choice that is known costs, ``(blocks,)``; only better ones are looked for.
         most: How many labels a block may have in one step.
+        use: What options take of a row that couples blocks, where choices are wanted that take unlike much of it; what
+            is found to be the bound is then none.
+        unit: Labels whose use differs by so much do not stand in each other's way.
+        others: How many choices of each block are wanted.
     """
 
     cost: sweep.Costs
@@ -44,6 +49,9 @@ class Task:
     limit: Integers
     known: Integers
     most: int
+    use: sweep.Costs | None = None
+    unit: int = 1
+    others: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,11 +62,13 @@ class Best:
         bound: What no choice of the block that keeps its own row can undercut, ``(blocks,)``; no more than known.
         value: What the best choice found costs, ``(blocks,)``; what was known where none is better.
         chosen: The options of the best choices, ``(groups,)``; -1 in blocks where none is better.
+        others: More choices of all blocks, the best first, as far as they were wanted.
     """
 
     bound: Integers
     value: Integers
     chosen: Integers
+    others: tuple[Integers, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,6 +80,7 @@ class _Moves:
     option: Integers
     cost: Integers
     own: Integers
+    use: Integers
 
 
 def settle(oracle: Oracle, task: Task) -> Best:
@@ -132,6 +143,9 @@ class _Search:
             option=option,
             cost=task.cost.arc[arc] - task.cost.of_class[of_class] + task.cost.option[option],
             own=task.own.arc[arc] - task.own.of_class[of_class] + task.own.option[option],
+            use=np.zeros(len(arc), np.int64)
+            if task.use is None
+            else task.use.arc[arc] - task.use.of_class[of_class] + task.use.option[option],
         )
 
     def run(self) -> Best:
@@ -139,30 +153,62 @@ class _Search:
         task, trellis, moves = self.task, self.trellis, self.moves
         blocks = trellis.components
         node = np.arange(blocks)
-        cost, own = np.zeros(blocks, np.int64), np.zeros(blocks, np.int64)
+        cost, own, use = (np.zeros(blocks, np.int64) for _ in range(3))
         dropped = np.full(blocks, sweep.NEVER)
         history: list[tuple[Integers, Integers]] = []
+        ends: list[tuple[int, Integers, Integers]] = []
         value, where = task.known.copy(), np.full((blocks, 2), -1)
         for step in range(len(trellis.step_arcs) - 1):
             counts = moves.begin[node + 1] - moves.begin[node]
             parent = np.repeat(np.arange(len(node)), counts)
             move = spans(moves.begin[node], counts)
             node, cost, own = moves.target[move], cost[parent] + moves.cost[move], own[parent] + moves.own[move]
+            use = use[parent] + moves.use[move]
             block = self.block[node]
             bound = cost + task.price[block] * own + self.behind[node] - self.paid[block]
             fits = (bound < value[block]) & (own + self.behind_own[node] <= task.limit[block])
             kept = np.flatnonzero(fits)
-            kept = kept[_undominated(node[kept], cost[kept], own[kept])]
+            kept = kept[_undominated(self._apart(node[kept], use[kept]), cost[kept], own[kept])]
             kept = _best(kept, block[kept], bound[kept], task.most, dropped)
             history.append((parent[kept], moves.option[move[kept]]))
-            node, cost, own = node[kept], cost[kept], own[kept]
+            node, cost, own, use = node[kept], cost[kept], own[kept], use[kept]
             ended = np.flatnonzero(node == trellis.final[self.block[node]])
             if len(ended):
                 order = ended[np.argsort(cost[ended], kind="stable")][::-1]
                 better = order[cost[order] < value[self.block[node[order]]]]
                 value[self.block[node[better]]] = cost[better]
                 where[self.block[node[better]]] = np.stack([np.full(len(better), step), better], axis=1)
-        return Best(bound=np.minimum(value, dropped), value=value, chosen=self._traced(history, where))
+                ends.append((step, ended[_sorted(self.block[node[ended]], cost[ended])], self.block[node]))
+        return Best(
+            bound=np.minimum(value, dropped),
+            value=value,
+            chosen=self._traced(history, where),
+            others=tuple(self._others(history, ends)),
+        )
+
+    def _apart(self, node: Integers, use: Integers) -> Integers:
+        """Number nodes so that labels of unlike use stand at unlike ones."""
+        if self.task.use is None or not len(node):
+            return node
+        part = use // self.task.unit
+        part -= part.min()
+        found: Integers = node * (int(part.max()) + 1) + part
+        return found
+
+    def _others(
+        self, history: list[tuple[Integers, Integers]], ends: list[tuple[int, Integers, Integers]]
+    ) -> Iterator[Integers]:
+        """Trace more labels back than the best of each block, those of equal rank together."""
+        for rank in range(1, self.task.others):
+            where = np.full((self.trellis.components, 2), -1)
+            for step, order, block in ends:
+                of_block = block[order]
+                place = np.arange(len(order)) - np.searchsorted(of_block, of_block)
+                label = order[place == rank]
+                where[block[label]] = np.stack([np.full(len(label), step), label], axis=1)
+            if bool((where < 0).all()):
+                return
+            yield self._traced(history, where)
 
     def _traced(self, history: list[tuple[Integers, Integers]], where: Integers) -> Integers:
         chosen = np.full(len(self.trellis.component), -1)

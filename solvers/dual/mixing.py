@@ -164,7 +164,7 @@ def _states(cost: Floats, use: Floats, capacity: float, price: float, known: Pla
     total, used = np.zeros(1), np.zeros(1)
     history: list[tuple[Places, Places]] = []
     for block in range(blocks):
-        mine = np.flatnonzero(np.isfinite(cost[:, block]))
+        mine = np.flatnonzero(mixed[:, block] - mixed[:, block].min() < best - ahead[0])
         parent = np.repeat(np.arange(len(total)), len(mine))
         column = np.tile(mine, len(total))
         total, used = total[parent] + cost[column, block], used[parent] + use[column, block]

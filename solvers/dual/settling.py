@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,10 @@ from solvers.dual.columns import Columns
 from solvers.dual.whole import Whole, paid
 from solvers.problem import LARGEST, Problem
 
-__all__ = ["Settled", "settle"]
+__all__ = ["Settled", "diversify", "settle"]
+
+_PARTS = 40
+"""Into so many parts what choices may take of a coupling row is cut, that they differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,20 +52,67 @@ def settle(columns: Columns, prices: Whole, most: tuple[int, ...], left: Callabl
     Yields:
         What is known before the first turn and after every turn.
     """
+    task, known, at_prices = _prepared(columns, prices)
+    oracle = columns.oracle
+    bound = known.bound
+    if not len(columns):
+        columns.add(oracle.least(at_prices).chosen)
+    yield known
+    value = _known(columns, task.cost, task.own, task.limit)
+    open_blocks = bound < value
+    took = 0.0
+    for count in most:
+        begin = time.perf_counter()
+        if not bool(open_blocks.any()) or left() <= 2 * took:
+            return
+        found = labels.settle(oracle, replace(task, known=np.where(open_blocks, value, -sweep.NEVER), most=count))
+        bound = np.where(open_blocks, np.maximum(bound, found.bound), bound)
+        value = np.where(open_blocks, found.value, value)
+        if bool((found.chosen >= 0).any()):
+            columns.add(np.where(found.chosen >= 0, found.chosen, columns.chosen[-1]))
+        open_blocks &= bound < value
+        took = time.perf_counter() - begin
+        yield replace(known, bound=np.minimum(bound, value))
+
+
+def diversify(columns: Columns, prices: Whole, settled: Settled, window: int, most: int, others: int) -> None:
+    """Add choices of every block that are nearly the best, but take unlike much of the row that couples blocks.
+
+    Args:
+        columns: The columns so far.
+        prices: Prices in whole numbers of 64 bits.
+        settled: What is known of the blocks at these prices.
+        window: How much more than that a choice may come to, multiplied as the prices are.
+        most: How many labels a block may have in one step.
+        others: How many choices of each block to add at most.
+    """
+    oracle = columns.oracle
+    coupling = [row for row in oracle.blocks.coupling if prices.row[row] > 0]
+    if not coupling:
+        return
+    row = max(coupling, key=lambda index: float(prices.row[index]) * abs(columns.room.row[index]))
+    task, _, _ = _prepared(columns, prices)
+    unit = np.zeros(len(prices.row), np.int64)
+    unit[row] = 1
+    use = oracle.costs(unit, np.zeros(oracle.steps.count, np.int64))
+    apart = max(1, window // (_PARTS * int(prices.row[row])))
+    known = settled.bound + min(window, sweep.NEVER - int(settled.bound.max()))
+    found = labels.settle(oracle, replace(task, known=known, most=most, use=use, unit=apart, others=others))
+    for chosen in (found.chosen, *found.others):
+        columns.add(np.where(chosen >= 0, chosen, columns.chosen[-1]))
+
+
+def _prepared(columns: Columns, prices: Whole) -> tuple[labels.Task, Settled, sweep.Costs]:
+    """Lay out what labels need at these prices, and what least paths say without them."""
     oracle = columns.oracle
     problem, blocks = oracle.problem, oracle.blocks
     kept = _kept_rows(columns, prices)
     has = np.flatnonzero(kept >= 0)
     weight = prices.weights(problem.objective)
     at_prices = oracle.costs(weight, prices.step)
-    if not len(columns):
-        columns.add(oracle.least(at_prices).chosen)
-    lagrangian = oracle.value(at_prices)
     weight[kept[has]] -= prices.row[kept[has]]
-    cost = oracle.costs(weight, prices.step)
     unit = np.zeros(len(problem.rows), np.int64)
     unit[kept[has]] = 1
-    own = oracle.costs(unit, np.zeros(oracle.steps.count, np.int64))
     most_of, outside = problem.most(), 0
     price, limit = np.zeros(blocks.count, np.int64), np.full(blocks.count, 2**60)
     for block in has.tolist():
@@ -70,26 +120,17 @@ def settle(columns: Columns, prices: Whole, most: tuple[int, ...], left: Callabl
         price[block] = prices.row[kept[block]]
         limit[block] = min(_room(problem, kept[block]), most_of[kept[block]])
         outside += int(price[block]) * _room(problem, kept[block])
-    rest = paid(oracle, prices) - outside
-    bound = lagrangian - price * limit
-    yield Settled(bound=bound, own=price * limit, paid=rest)
-    value = _known(columns, cost, own, limit)
-    open_blocks = bound < value
-    took = 0.0
-    for count in most:
-        begin = time.perf_counter()
-        if not bool(open_blocks.any()) or left() <= 2 * took:
-            return
-        known = np.where(open_blocks, value, -sweep.NEVER)
-        task = labels.Task(cost=cost, own=own, price=price, limit=limit, known=known, most=count)
-        found = labels.settle(oracle, task)
-        bound = np.where(open_blocks, np.maximum(bound, found.bound), bound)
-        value = np.where(open_blocks, found.value, value)
-        if bool((found.chosen >= 0).any()):
-            columns.add(np.where(found.chosen >= 0, found.chosen, columns.chosen[-1]))
-        open_blocks &= bound < value
-        took = time.perf_counter() - begin
-        yield Settled(bound=np.minimum(bound, value), own=price * limit, paid=rest)
+    task = labels.Task(
+        cost=oracle.costs(weight, prices.step),
+        own=oracle.costs(unit, np.zeros(oracle.steps.count, np.int64)),
+        price=price,
+        limit=limit,
+        known=np.full(blocks.count, sweep.NEVER),
+        most=1,
+    )
+    own = price * limit
+    settled = Settled(bound=oracle.value(at_prices) - own, own=own, paid=paid(oracle, prices) - outside)
+    return task, settled, at_prices
 
 
 def _kept_rows(columns: Columns, prices: Whole) -> Integers:
