@@ -18,9 +18,8 @@ from typing import Any
 from solving_trial import instance_of, most_mib
 
 import solvers
-from planner.compare import written_versions
+from planner.compare import warmed, written_versions
 from solvers.check import floor, values
-from solvers.instances.generate import generate
 from solvers.problem import Problem
 from solvers.questions.fronts import sweep
 from solvers.questions.relaxed import Line, Relaxed
@@ -58,8 +57,8 @@ def measure(given: dict[str, Any]) -> dict[str, Any]:
     begin = time.perf_counter()
     instance = instance_of(given["instance"])
     made_s, made_mib = time.perf_counter() - begin, most_mib()
-    problem, solver, workers = instance.problem, solvers.get(given["solver"]), given.get("workers")
-    solver.solve(generate(0, layers=2, options=2), time_limit_s=10.0, workers=1)
+    (solver,) = warmed([given["solver"]])
+    problem, workers = instance.problem, given.get("workers")
     wanted = capacities(problem, given.get("points", POINTS))
     kept = [row.capacity for row in problem.rows]
     begin = time.perf_counter()

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import solvers
+from planner.compare import warmed
 from planner.laboratory import Instance, Laboratory, generated, proven, read_instance
-from solvers.instances.generate import generate
 
 
 def instance_of(text: str) -> Instance:
@@ -46,9 +46,7 @@ def measure(given: dict[str, Any]) -> dict[str, Any]:
     begin = time.perf_counter()
     instance = instance_of(given["instance"])
     made_s, made_mib = time.perf_counter() - begin, most_mib()
-    solver = solvers.get(given["solver"])
-    # What is imported on the first call is no part of solving.
-    solver.solve(generate(0, layers=2, options=2), time_limit_s=10.0, workers=1)
+    (solver,) = warmed([given["solver"]])
     limits = solvers.Limits(
         time_s=given["time_limit_s"],
         seed=given.get("seed", 0),

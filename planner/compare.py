@@ -19,11 +19,22 @@ from planner.errors import InfeasibleError, InputError, LimitError
 from planner.figures import figures
 from planner.plan import Plan, check
 from planner.planning import find_solver, plan
+from solvers import Solver
+from solvers.instances import generate as made_up
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Comparison", "Run", "compare_solvers", "contradictions", "generate", "relative_budget", "written_versions"]
+__all__ = [
+    "Comparison",
+    "Run",
+    "compare_solvers",
+    "contradictions",
+    "generate",
+    "relative_budget",
+    "warmed",
+    "written_versions",
+]
 
 
 _SAME_LOSS = 1e-9
@@ -155,8 +166,7 @@ def compare_solvers(
     """
     instances = _instances(tables, budgets)
     names = tuple(all_solvers.available() if solvers is None else solvers)
-    for name in names:
-        find_solver(name)
+    warmed(names)
 
     limits: dict[str, Any] = {"time_limit_s": time_limit_s, "seed": seed, "workers": workers}
 
@@ -171,6 +181,26 @@ def compare_solvers(
             if tell is not None:
                 tell(runs[-1])
     return Comparison(runs=tuple(runs))
+
+
+def warmed(names: Sequence[str]) -> list[Solver]:
+    """Let solvers solve a trifle, so that what it takes to import them is not measured.
+
+    Args:
+        names: Names of the solvers.
+
+    Returns:
+        The solvers.
+
+    Raises:
+        InputError: A solver does not exist.
+    """
+    chosen = [find_solver(name) for name in names]
+    trifle = made_up.generate(0, layers=2, options=2)
+    for solver in chosen:
+        # Heuristics use all the time there is.
+        solver.solve(trifle, time_limit_s=0.5, workers=1)
+    return chosen
 
 
 def contradictions(runs: Sequence[Run]) -> tuple[str, ...]:

@@ -18,10 +18,9 @@ from pathlib import Path
 import solvers
 from costmodels import CostTable, write_aside
 from planner.budget import Budget
-from planner.compare import Comparison, Run, written_versions
+from planner.compare import Comparison, Run, warmed, written_versions
 from planner.curves import Curve, Moment, fold
 from planner.errors import InputError
-from planner.planning import find_solver
 from solvers import Limits, Problem, Solution, Solver
 from solvers.certificate import Certificate, write
 from solvers.instances import files
@@ -312,8 +311,6 @@ def compare_problems(
 ) -> Comparison:
     """Let several solvers solve the same problems.
 
-    Solvers are let solve a trifle first, so that what it takes to import them is not measured.
-
     Args:
         instances: The instances; each is let go of before the next is asked for.
         names: Names of the solvers; None takes all that are installed.
@@ -327,10 +324,7 @@ def compare_problems(
         InputError: A solver does not exist, or nothing can be saved where it is to be.
     """
     conditions = Laboratory(limits=Limits(time_s=10.0)) if laboratory is None else laboratory
-    chosen = [find_solver(name) for name in (solvers.available() if names is None else names)]
-    trifle = generate(0, layers=2, options=2)
-    for solver in chosen:
-        solver.solve(trifle, time_limit_s=10.0, workers=1)
+    chosen = warmed(solvers.available() if names is None else names)
     runs: list[Run] = []
     curves: list[Curve] = []
     for instance in instances:
