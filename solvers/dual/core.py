@@ -25,6 +25,8 @@ __all__ = ["Blocks", "Found", "relax", "search"]
 _NEVER = 2**62
 _TILTS = ((-1, 3), (-1, 8), (-1, 40), (1, 40), (1, 8), (1, 3))
 """Changes of a block's price, as shares of it, at which what is still to come is bounded a second time."""
+_TWISTS = tuple((a, b) for a in (-1, 0, 1) for b in (-1, 1))
+"""Changes of both prices of a block that has a ration, in eighths of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,6 +43,9 @@ class Blocks:
         uses: What each option takes of a row that connects the blocks, ``uses[option][group]``; None where that does
             not matter: then of two labels that differ in it alone, one is as good as the other.
         grain: By how much such uses must differ for labels to be kept beside each other, 1 or more.
+        ration: What each block may take of it, where that is known, ``(blocks,)``: choices that take more are of no
+            use, and not counted.
+        price: The price of that row, which is part of the costs already.
     """
 
     costs: Integers
@@ -50,6 +55,8 @@ class Blocks:
     prices: Integers
     uses: Integers | None = None
     grain: int = 1
+    ration: Integers | None = None
+    price: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -123,24 +130,35 @@ class _Core:
         if blocks.uses is not None:
             uses = (blocks.uses - picked(blocks.uses, self.base))[:, groups]
             self.uses = np.ascontiguousarray(np.take_along_axis(uses, ranked, 0).T)
+        self.owed = np.zeros(count, np.int64)
+        """What is left of each block's ration when all take their cheapest option."""
+        self.rationed = blocks.ration is not None
+        if blocks.ration is not None and blocks.uses is not None:
+            self.owed = blocks.ration - np.add.reduceat(picked(blocks.uses, self.base), starts)
         self.many = (self.excess < self.reach[owner, None]).sum(axis=1)
-        self._look_ahead(blocks.prices, owner, counts)
+        self._look_ahead(blocks, owner, counts)
 
-    def _look_ahead(self, prices: Integers, owner: Integers, counts: Integers) -> None:
+    def _look_ahead(self, blocks: Blocks, owner: Integers, counts: Integers) -> None:
         """Bound what groups still to be decided come to: ``tails[tilt][row][groups decided]``, ``least`` their time."""
         row = np.empty(len(counts), np.int64)
         row[self.rows] = np.arange(len(counts))
         deep = int(counts.max(initial=0))
         at = (row[owner], np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner])
         dead = np.arange(self.excess.shape[1]) >= self.many[:, None]
-        self.tilts = np.array([prices[self.rows] * over // under for over, under in _TILTS])
-        self.tails = np.zeros((len(_TILTS), len(counts), deep + 1), np.int64)
-        self.least = np.zeros((len(counts), deep + 1), np.int64)
-        self.least[at] = np.where(dead, 0, self.beyond).min(axis=1)
-        for tilt, tail in zip(self.tilts, self.tails, strict=True):
+        prices = blocks.prices[self.rows]
+        self.tilts = [(prices * over // under, 0) for over, under in _TILTS]
+        if self.rationed:
+            self.tilts += [(prices * over // 8, blocks.price * other // 8) for over, other in _TWISTS]
+        self.tails = np.zeros((len(self.tilts), len(counts), deep + 1), np.int64)
+        self.least = np.zeros((2, len(counts), deep + 1), np.int64)
+        for least, taken in zip(self.least, (self.beyond, self.uses), strict=True):
+            least[at] = np.where(dead, 0, taken).min(axis=1)
+        for (tilt, twist), tail in zip(self.tilts, self.tails, strict=True):
             gain = self.excess + tilt[at[0], None] * self.beyond
+            if twist:
+                gain += twist * self.uses
             tail[at] = np.where(dead, 0, gain).min(axis=1)
-        for ahead in (*self.tails, self.least):
+        for ahead in (*self.tails, *self.least):
             ahead[:] = ahead[:, ::-1].cumsum(axis=1)[:, ::-1]
 
 
@@ -176,7 +194,7 @@ def search(blocks: Blocks, upper: Places, *, width: int, kept: int = 1, more: In
     prices, spare, reach = (of[core.rows] for of in (blocks.prices, core.spare, core.reach))
     # What the best of the dropped labels could have come to.
     dropped = np.full(count, _NEVER, np.int64)
-    labels = _Labels(np.arange(count), np.zeros(count, np.int64), -spare, np.zeros(count, np.int64))
+    labels = _Labels(np.arange(count), np.zeros(count, np.int64), -spare, -core.owed[core.rows])
     ways: list[tuple[Integers, Integers]] = []
     ended: list[tuple[Integers, _Labels]] = []
     for depth in range(int(core.counts[0]) + 1):
@@ -210,18 +228,24 @@ def _grow(
     most = int(core.many[group].max())
     cost = labels.cost[:, None] + core.excess[group, :most]
     time = labels.time[:, None] + core.beyond[group, :most]
-    alive = (cost < reach[row, None]) & (time + core.least[row, depth + 1, None] <= 0)
+    alive = (cost < reach[row, None]) & (time + core.least[0, row, depth + 1, None] <= 0)
+    if core.rationed:
+        taken = labels.use[:, None] + core.uses[group, :most]
+        alive &= taken + core.least[1, row, depth + 1, None] <= 0
     index = np.flatnonzero(alive)
     parent, rank = np.divmod(index, most)
     cost, time, row = cost.ravel()[index], time.ravel()[index], row[parent]
-    promise = cost.copy()
-    for tilt, tail in zip(core.tilts, core.tails, strict=True):
-        np.maximum(promise, cost + tilt[row] * time + tail[row, depth + 1], out=promise)
-    useful = np.flatnonzero(promise < reach[row])
-    use = labels.use[parent[useful]]
+    use = labels.use[parent]
     if core.grain:
-        use = use + core.uses[group[parent[useful]], rank[useful]]
-    made = _Labels(row[useful], cost[useful], time[useful], use)
+        use += core.uses[group[parent], rank]
+    promise = cost.copy()
+    for (tilt, twist), tail in zip(core.tilts, core.tails, strict=True):
+        tilted = cost + tilt[row] * time + tail[row, depth + 1]
+        if twist:
+            tilted += twist * use
+        np.maximum(promise, tilted, out=promise)
+    useful = np.flatnonzero(promise < reach[row])
+    made = _Labels(row[useful], cost[useful], time[useful], use[useful])
     return made, promise[useful], (parent[useful], rank[useful])
 
 
@@ -309,7 +333,10 @@ def _gather(
     row = np.concatenate([labels.row for _, labels in ended])
     cost = np.concatenate([labels.cost for _, labels in ended])
     time = np.concatenate([labels.time for _, labels in ended])
-    good = np.flatnonzero(time <= 0)
+    kept_row = time <= 0
+    if core.rationed:
+        kept_row &= np.concatenate([labels.use for _, labels in ended]) <= 0
+    good = np.flatnonzero(kept_row)
     index, row = index[good], row[good]
     value = cost[good] - prices[row] * time[good]
     order = np.lexsort((value, row))

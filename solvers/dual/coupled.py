@@ -28,6 +28,8 @@ _ENOUGH = 1e-6
 """With so little left between choice and bound, as a share, the search ends."""
 _MASTER_WIDTH = 250
 _ROUNDS = 12
+_STRIDE = 0.01
+"""How far the price moves at most in the first round, as a share of it; twice as far in each one that follows."""
 _SAME = 1e-9
 _FEW_BLOCKS = 16
 _VARIED = (128, 512, 1024)
@@ -208,7 +210,8 @@ class _Search:
         if progress.places is None:
             return
         progress.offer(descend(laid, progress.places, [self._of_rows(inner), *outer], progress.deadline))
-        if len(laid.order) <= _FEW_GROUPS:
+        if len(laid.bands) > 2 and len(laid.order) <= _FEW_GROUPS:
+            # With one coupling row, combining choices of whole blocks has done more than pairs of moves could.
             reduced = laid.costs + outer_costs(laid, outer) + laid.local * inner[laid.block]
             progress.offer(exchange(laid, progress.places, reduced, progress.deadline))
 
@@ -230,9 +233,11 @@ def _following(low: _Point | None, high: _Point | None, balance: float, step: in
         price = high[0] if high is not None else low[0] if low is not None else 0.0
         if high is not None and price == 0:
             return None
-        nearer = balance < price if high is not None else balance > price
-        away = 0.004 * 2**step
-        return balance if nearer else price * (1 - min(away, 0.9) if high is not None else 1 + away)
+        away = _STRIDE * 2**step
+        nearest, farthest = (price * (1 - away), price) if high is not None else (price, price * (1 + away))
+        # The balance of few choices can lie far off; that of none in this direction says nothing.
+        inside = nearest < balance < farthest
+        return balance if inside else max(nearest, price / 2) if high is not None else farthest
     meeting = (high[1] - high[2] * high[0] - low[1] + low[2] * low[0]) / (low[2] - high[2])
     top = low[1] + low[2] * (meeting - low[0])
     if top - max(low[1], high[1]) <= _LITTLE * abs(top):

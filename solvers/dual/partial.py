@@ -176,7 +176,10 @@ def varied(laid: Layout, prices: Prices, known: Places, *, more: float, width: i
     blocks, _ = _cut(laid, prices, np.arange(laid.blocks))
     allowed = max(1, int(min(math.ldexp(more, prices.shift), 2.0**_BITS)))
     price = max(1, int(prices.outer[0][0]))
-    grained = replace(blocks, uses=laid.bands[1].costs, grain=max(1, allowed // (price * _LANES)))
+    # A single block may take all that there is of the row; what one of several may take, nobody knows.
+    ration = laid.bands[1].capacities if laid.blocks == 1 else None
+    grain = max(1, allowed // (price * _LANES))
+    grained = replace(blocks, uses=laid.bands[1].costs, grain=grain, ration=ration, price=price)
     return search(grained, known, width=width, kept=width, more=np.full(laid.blocks, allowed)).others
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from solvers.arrays import Integers
 from solvers.dual.core import Blocks, search
-from solvers.dual.intersect import Places, meet
+from solvers.dual.intersect import Places, meet, picked
 from solvers.dual.layout import Layout
 
 __all__ = ["Pool"]
@@ -58,7 +58,8 @@ class Pool:
             The combination, ``(groups,)``, and the price of the row at which the choices balance; None where no
             combination keeps the row.
         """
-        costs, uses = self._costs, self._uses
+        which = self._undominated()
+        costs, uses = (np.take_along_axis(of, which, 0) for of in (self._costs, self._uses))
         room = self._laid.bands[1].capacities
         if int(uses.min(axis=0).sum()) > int(room[0]):
             return None
@@ -67,8 +68,8 @@ class Pool:
         price = float(sides.prices[0])
         most = float(costs.max(axis=0).sum()) + price * float(max(uses.max(axis=0).sum(), room[0]))
         shift = min(_BITS - int(np.frexp(most)[1]), 60)
-        if shift < 0:
-            return self._combined(sides.kept), price
+        if shift < 0 or price >= 2.0 ** (_BITS - shift):
+            return self._combined(picked(which, sides.kept)), price
         blocks = Blocks(
             costs=costs << shift,
             times=uses,
@@ -76,7 +77,23 @@ class Pool:
             first=first,
             prices=np.array([int(np.ldexp(price, shift))]),
         )
-        return self._combined(search(blocks, sides.kept, width=width).places), price
+        return self._combined(picked(which, search(blocks, sides.kept, width=width).places)), price
+
+    def _undominated(self) -> Integers:
+        """Return, for each block, its choices of which no other costs no more and takes no more, the rest repeated.
+
+        Returns:
+            Indices of choices, by what they take, ``(most such choices of a block, blocks)``.
+        """
+        order = np.lexsort((self._costs, self._uses), axis=0)
+        costs = np.take_along_axis(self._costs, order, 0)
+        good = np.ones(costs.shape, np.bool_)
+        good[1:] = costs[1:] < np.minimum.accumulate(costs, axis=0)[:-1]
+        place = good.cumsum(axis=0) - 1
+        which = np.repeat(order[:1], int(place[-1].max()) + 1, axis=0)
+        _, block = np.nonzero(good)
+        which[place[good], block] = order[good]
+        return which
 
     def _combined(self, which: npt.NDArray[np.integer]) -> Places:
         """Put together the chosen choice of each block, ``which[block]``."""
