@@ -294,3 +294,35 @@ def test_several_rows_that_cannot_be_kept_together_are_proven_not_to_be(share: f
     tight = problem.with_capacities(capacities)
     assert lagrangian.priced(tight, Limits(time_s=20), None, perf_counter()).infeasible
     assert solvers.get("lagrangian").solve(tight, workers=1).status is Status.INFEASIBLE
+
+
+@OFTEN
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_block_with_a_ration_is_searched_for_the_best_choice_within_both_rows(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    costs, times, uses = (rng.integers(0, 30, (3, rng.integers(2, 6))) for _ in range(3))
+    uses = np.resize(uses, costs.shape)
+    times = np.resize(times, costs.shape)
+    room, ration = (np.array([int(of.min(axis=0).sum() + of.max(axis=0).sum()) // 2]) for of in (times, uses))
+    within = [
+        sum(costs[k, g] for g, k in enumerate(c))
+        for c in itertools.product(range(3), repeat=costs.shape[1])
+        if sum(times[k, g] for g, k in enumerate(c)) <= room[0]
+        and sum(uses[k, g] for g, k in enumerate(c)) <= ration[0]
+    ]
+    assume(within)
+    price = int(rng.integers(0, 3 << 10))
+    blocks = Blocks(
+        costs=(costs << 10) + price * uses,
+        times=times,
+        room=room,
+        first=np.array([0, costs.shape[1]]),
+        prices=rng.integers(0, 3 << 10, 1),
+        uses=uses,
+        ration=ration,
+        price=price,
+    )
+    upper = times.argmin(axis=0).astype(np.int16)
+    found = search(blocks, upper, width=1000, kept=1000, more=np.array([1 << 30]))
+    kept = [o for o in found.others if picked(uses, o).sum() <= ration[0] and picked(times, o).sum() <= room[0]]
+    assert min(int(picked(costs, o).sum()) for o in kept) == min(within)
