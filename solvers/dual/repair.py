@@ -21,6 +21,8 @@ __all__ = ["descend", "exchange", "repair"]
 
 _ROUNDS = 400
 _HEAVIER = 2.0
+_PATIENCE = 40
+"""How often the weights of broken rows are raised before a repair is given up."""
 _LITTLE = 1e-7
 """What a round of many moves has to bring, as a share of the objective, for another one to be made."""
 _MOST_PAIRS = 1500
@@ -89,6 +91,7 @@ def repair(laid: Layout, places: Places, prices: list[Floats], deadline: float) 
         for band, price in zip(laid.bands, prices, strict=True)
     ]
     batch = max(1, laid.costs.shape[1] // 200)
+    stuck = 0
     for _ in range(_ROUNDS):
         if not standing.broken():
             return standing.places
@@ -107,6 +110,9 @@ def repair(laid: Layout, places: Places, prices: list[Floats], deadline: float) 
         score = np.where(nearer > 0, np.maximum(cost, least) / np.maximum(nearer, least), np.inf)
         if not _apply(standing, score, batch, down=False):
             # Nothing brings all broken rows nearer in sum: those that stay broken count for more from here on.
+            stuck += 1
+            if stuck > _PATIENCE:
+                break
             for weight, left in zip(weights, standing.left, strict=True):
                 weight[left < 0] *= _HEAVIER
     return None
