@@ -93,17 +93,17 @@ class _Search:
         found = value(oracle, exact)
         if found is not None:
             self._raise(bound(exact, found))
-        self._combine(columns)
+        self._combine(columns, prices)
         if self._done() or not exact.fits:
             return
         most = (64, 1024, 8192) if oracle.blocks.count <= _FEW_BLOCKS else (16, 64, 256, 1024, 4096)
         for settled in settle(columns, exact, most, self._left):
             self._raise(bound(exact, settled.total()))
-            self._combine(columns)
+            self._combine(columns, prices)
             if self._done():
                 return
         if oracle.blocks.count <= _FEW_BLOCKS:
-            self._vary(columns, *self._refine(columns, prices, exact, settled))
+            self._vary(columns, prices, *self._refine(columns, prices, exact, settled))
 
     def _refine(self, columns: Columns, prices: Prices, exact: Whole, settled: Settled) -> tuple[Whole, Settled]:
         """Set prices of what couples blocks by mixtures of columns that keep the blocks' own rows, and settle again.
@@ -132,20 +132,20 @@ class _Search:
             if found.total() / 2.0**at.shift > proven:
                 proven, best, failed = found.total() / 2.0**at.shift, asked, 0
                 exact, settled = at, found
-            self._combine(columns)
+            self._combine(columns, prices)
         return exact, settled
 
-    def _vary(self, columns: Columns, exact: Whole, settled: Settled) -> None:
+    def _vary(self, columns: Columns, prices: Prices, exact: Whole, settled: Settled) -> None:
         """Mix from more choices of each block: those that may be part of something better than what is known."""
         for most, others in _VARIED:
             if self.best is None or self._done():
                 return
             window = (self.best[0] - self.bound) * exact.objective
             diversify(columns, exact, settled, window, most, others)
-            self._combine(columns)
+            self._combine(columns, prices)
 
-    def _combine(self, columns: Columns) -> None:
-        for chosen in combine(columns):
+    def _combine(self, columns: Columns, prices: Prices) -> None:
+        for chosen in combine(columns, prices.row):
             self._try(chosen)
 
     def _move(self, chosen: Integers | None) -> None:

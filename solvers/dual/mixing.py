@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from solvers.dual.columns import Columns
+from solvers.dual.several import pick_within
 
 __all__ = ["combine", "keeps", "pick"]
 
@@ -45,40 +46,42 @@ def peaks(columns: Columns) -> list[Floats]:
     return found
 
 
-def combine(columns: Columns) -> list[npt.NDArray[np.int64]]:
-    """Put together choices of all groups from the columns, the most promising ones.
+def combine(columns: Columns, price: Floats) -> list[npt.NDArray[np.int64]]:
+    """Put together choices of all groups from the columns, the most promising ones first.
 
-    Where peaks are shared, or several rows couple the blocks, what is returned has yet to be checked.
+    What is returned has yet to be checked: peaks that blocks share may stand in several rows.
 
     Args:
         columns: The columns.
+        price: What a unit of each row is worth, ``(rows,)``; only asked for where several rows couple the blocks.
     """
-    coupling, room = columns.oracle.blocks.coupling, columns.room
+    coupling, room = list(columns.oracle.blocks.coupling), columns.room
     cost = np.where(keeps(columns), np.array(columns.objective), np.inf)
     if not bool(np.isfinite(cost.min(axis=0)).all()):
         return []
-    arenas = peaks(columns)
     if not coupling:
         return [_joined(columns, cost.argmin(axis=0))]
-    row = max(coupling, key=lambda index: float(np.ptp(np.array(columns.coupling)[:, coupling.index(index)])))
-    use = np.array(columns.coupling)[:, coupling.index(row)]
-    shared = []
-    for peak in np.flatnonzero(room.contains[row]).tolist():
+    use = np.array(columns.coupling).transpose(1, 0, 2).copy()
+    shared, times = np.zeros_like(cost), np.zeros(len(coupling))
+    for peak, arena in enumerate(peaks(columns)):
         blocks = np.unique(columns.block_of_step[columns.oracle.steps.peak == peak])
+        held = np.flatnonzero(room.contains[coupling, peak])
         if len(blocks) == 1:
-            use = use + arenas[peak]
-        else:
-            shared.append(arenas[peak])
-    if not shared:
-        picked = pick(cost, use, room.row[row])
-        return [] if picked is None else [_joined(columns, picked)]
-    arena = np.max(shared, axis=0)
+            use[held] += arena
+        elif len(held):
+            shared = np.maximum(shared, arena)
+            times[held] += 1
     found = []
-    for most in _arenas(arena, cost):
-        picked = pick(np.where(arena <= most, cost, np.inf), use, room.row[row] - most * len(shared))
+    for most in _arenas(shared, cost) if bool(times.any()) else [np.inf]:
+        may = np.where(shared <= most, cost, np.inf)
+        left = room.row[coupling] - (most * times if bool(times.any()) else 0.0)
+        if len(coupling) == 1:
+            picked = pick(may, use[0], float(left[0]))
+        else:
+            picked = pick_within(may, use, left, price[coupling])
         if picked is not None:
-            found.append((float(cost[picked, np.arange(cost.shape[1])].sum()), _joined(columns, picked)))
-    return [chosen for _, chosen in sorted(found, key=lambda entry: entry[0])]
+            found.append((float(cost[picked, np.arange(cost.shape[1])].sum()), picked))
+    return [_joined(columns, picked) for _, picked in sorted(found, key=lambda entry: entry[0])]
 
 
 def _arenas(arena: Floats, cost: Floats) -> list[float]:
