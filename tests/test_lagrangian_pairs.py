@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from problems import oracle, small_problems
 
-from solvers import Peak, Problem, Row, Status
+from solvers import Pair, Peak, Problem, Row, Status
 from solvers.check import broken, values
 from solvers.dual import chains, trellis
 from solvers.dual.columns import Columns, Prices
@@ -250,3 +250,50 @@ def test_an_arena_alone_is_no_less_than_its_highest_step() -> None:
     arena = Peak(name="arena", options=[0, 1, 2, 3], costs=[6, 1, 5, 2], steps=[0, 0, 0, 0])
     solution = CHAINS.solve(Problem(start=[0, 2, 4], rows=rows, peaks=(arena,)))
     assert (solution.choices, solution.objective) == ((1, 0), 5)
+
+
+def chain_of_formats(groups: int, loss: list[int], time_ns: list[int], capacity: int) -> Problem:
+    """Make a chain of groups with the same two options each, of which unlike ones may not meet."""
+    apart = [[True, False], [False, True]]
+    pairs = [
+        Pair(source=g, target=g + 1, source_format=[0, 1], target_format=[0, 1], allowed=apart)
+        for g in range(groups - 1)
+    ]
+    rows = (
+        Row(name="loss", options=range(2 * groups), costs=loss * groups),
+        Row(name="time", options=range(2 * groups), costs=time_ns * groups, capacity=capacity),
+    )
+    return Problem(start=range(0, 2 * groups + 1, 2), rows=rows, pairs=pairs)
+
+
+@pytest.mark.parametrize(
+    ("loss", "time_ns", "capacity", "best"),
+    [
+        ([0, 0], [5, 5], 30, 0),
+        ([0, 0], [5, 5], 29, None),
+        ([7, 7], [5, 4], 24, 42),
+        ([0, 10**12], [3_600_000_000_000, 1], 6, 6 * 10**12),
+        ([0, 10**12], [3_600_000_000_000, 1], 5, None),
+        ([0, 1], [100_000_000_000, 1], 600_000_000_000, 0),
+        ([0, 1], [100_000_000_000, 1], 599_999_999_999, 6),
+    ],
+)
+def test_adversarial_numbers_are_planned_exactly(
+    loss: list[int], time_ns: list[int], capacity: int, best: int | None
+) -> None:
+    solution = CHAINS.solve(chain_of_formats(6, loss, time_ns, capacity), time_limit_s=5)
+    if best is None:
+        assert solution.status is Status.INFEASIBLE
+    else:
+        assert (solution.status, solution.objective) == (Status.OPTIMAL, best)
+
+
+def test_models_that_share_several_rows_are_planned() -> None:
+    problem = generate(1, models=6, layers=15, pairs=True, peaks=True)
+    energy = np.random.default_rng(0).integers(1, 1000, problem.options)
+    least, mean = (int(reduce(energy.reshape(-1, 8), axis=1).sum()) for reduce in (np.min, np.mean))
+    row = Row(name="energy", options=range(problem.options), costs=energy, capacity=least + (mean - least) // 2)
+    more = Problem(start=problem.start, rows=(*problem.rows, row), peaks=problem.peaks, pairs=problem.pairs)
+    solution = CHAINS.solve(more, time_limit_s=20)
+    assert solution.gap is not None
+    assert solution.gap < 0.03
