@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from planner.errors import InfeasibleError, InputError, LimitError
 from planner.figures import figures
 from planner.plan import Plan, check
 from planner.planning import find_solver, plan
-from solvers import Solver
+from solvers import RefusedError, Solver
 from solvers.instances import generate as made_up
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def compare_solvers(
 
 
 def warmed(names: Sequence[str]) -> list[Solver]:
-    """Let solvers solve a trifle, so that what it takes to import them is not measured.
+    """Let solvers solve trifles of all that they take, so that what it takes to import them is not measured.
 
     Args:
         names: Names of the solvers.
@@ -196,10 +197,13 @@ def warmed(names: Sequence[str]) -> list[Solver]:
         InputError: A solver does not exist.
     """
     chosen = [find_solver(name) for name in names]
-    trifle = made_up.generate(0, layers=2, options=2)
     for solver in chosen:
-        # Heuristics use all the time there is.
-        solver.solve(trifle, time_limit_s=0.5, workers=1)
+        can = solver.capabilities
+        for pairs, peaks in dict.fromkeys([(False, False), (False, can.peaks), (can.pairs, can.peaks)]):
+            trifle = made_up.generate(0, layers=6, options=4, pairs=pairs, peaks=peaks)
+            # Heuristics use all the time there is; oracles refuse what is too large.
+            with suppress(RefusedError):
+                solver.solve(trifle, time_limit_s=0.7, workers=1)
     return chosen
 
 
