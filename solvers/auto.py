@@ -206,7 +206,7 @@ class _Run:
             return shrunk, None
         problem = shrunk.problem
         if problem.pairs or problem.peaks:
-            marginals = chains.min_marginals(problem, found.prices, min(0.3, 0.1 * self.left))
+            marginals = chains.min_marginals(problem, found.prices, min(0.3, 0.1 * self.left), found.choices)
             excess = (marginals - marginals.min()).astype(np.float64)
             gone = fixing.beyond(marginals, self.best)
         else:
