@@ -148,7 +148,9 @@ def _peak(rng, options, largest, name, *, steps):
 def _spread(rng, options, largest, z):
     chosen = np.flatnonzero(rng.random(options) < 0.6)
     return Spread(
-        options=chosen, variances=_costs(rng, len(chosen), largest) * int(rng.choice([1, min(largest, 10**6)])), z=z
+        options=chosen,
+        variances=_costs(rng, len(chosen), largest) * int(rng.choice([1, min(largest, 10**18 // largest)])),
+        z=z,
     )
 
 
