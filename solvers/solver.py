@@ -212,7 +212,7 @@ class Solver:
             raise RefusedError(f"{self.name} takes no problems with peaks of which several options make one step")
 
     def _versions(self) -> dict[str, str]:
-        return {name: _version(name) for name in self.capabilities.needs}
+        return {name: _version(name) for name in ("blinkplan", *self.capabilities.needs)}
 
 
 def in_turn(problem: Problem, answer: Answer, limits: Limits, hint: Sequence[int] | None) -> Solution:
