@@ -40,6 +40,8 @@ _STEADY = (0.5, 0.0, 0.8, 0.95)
 """How far prices stay at the best so far, at first and each time that those between prove no more."""
 _VARIED = ((500, 24), (4000, 96))
 """How many labels a block may have while choices are varied, and how many choices of each block are added."""
+_FEW_OPTIONS = 20_000
+"""With no more options, single moves are tried from the best choice as well."""
 _SHARE_OF_PRICES = 0.6
 """Of the time limit, what finding prices may take."""
 
@@ -81,8 +83,8 @@ class _Search:
             return Solution(status=Status.INFEASIBLE, note="prices of the capacities alone prove a conflict")
         if ascent.prices is not None:
             self._price(columns, ascent.prices)
-        if self.best is None:
-            self._move(None)
+        if self.best is None or (not self._done() and self.problem.options <= _FEW_OPTIONS):
+            self._move()
         return self._answer()
 
     def _price(self, columns: Columns, prices: Prices) -> None:
@@ -148,10 +150,10 @@ class _Search:
         for chosen in combine(columns, prices.row):
             self._try(chosen)
 
-    def _move(self, chosen: Integers | None) -> None:
-        """Walk from a choice to better ones by single moves."""
+    def _move(self) -> None:
+        """Walk to better choices by single moves."""
         left = max(self._left(), 0.01)
-        start = None if chosen is None else tuple((chosen - self.problem.start[:-1]).tolist())
+        start = None if self.best is None else tuple((self.best[1] - self.problem.start[:-1]).tolist())
         answer = greedy.solve(self.problem, replace(self.limits, time_s=left), start)
         if answer.choices is not None:
             self._try(self.problem.start[:-1] + np.asarray(answer.choices, np.int64))
