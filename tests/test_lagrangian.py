@@ -24,7 +24,7 @@ from solvers.instances.generate import generate
 from solvers.reduction import reduce
 from solvers.solver import Limits
 
-OFTEN = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+OFTEN = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def plain(problem: Problem) -> Problem:
@@ -116,8 +116,13 @@ def test_prices_that_prove_nothing_are_refused(prices: list[float]) -> None:
 
 
 @OFTEN
-@given(seed=st.integers(0, 2**32 - 1), width=st.sampled_from([1, 2, 5, 1000]), largest=st.sampled_from([4, 30, 10**9]))
-def test_a_search_of_blocks_is_exact_where_no_label_is_dropped(seed: int, width: int, largest: int) -> None:
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    width=st.sampled_from([1, 2, 5, 1000]),
+    depth=st.sampled_from([1, 16]),
+    largest=st.sampled_from([4, 30, 10**9]),
+)
+def test_a_search_of_blocks_is_exact_where_no_label_is_dropped(seed: int, width: int, depth: int, largest: int) -> None:
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, 5, rng.integers(1, 4))
     first = np.concatenate([[0], np.cumsum(sizes)])
@@ -130,7 +135,9 @@ def test_a_search_of_blocks_is_exact_where_no_label_is_dropped(seed: int, width:
     # Prices off their best make the search longer, never wrong.
     prices = np.floor(sides.prices * 2.0**16 * rng.choice([0.0, 0.7, 1.0, 1.5])).astype(np.int64)
     blocks = Blocks(costs=costs << 16, times=times, room=room, first=first, prices=prices)
-    found = search(blocks, sides.kept, width=width, kept=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("solvers.dual.core._DEPTH", depth)
+        found = search(blocks, sides.kept, width=width, kept=3)
     relaxed = relax(blocks, sides.kept)
     for block, (begin, end) in enumerate(itertools.pairwise(first.tolist())):
         best = min(

@@ -23,6 +23,8 @@ from solvers.dual.intersect import Places, cheapest, picked
 __all__ = ["Blocks", "Found", "relax", "search"]
 
 _NEVER = 2**62
+_DEPTH = 16
+"""So many times more groups than labels are decided at most; those beyond stay at their cheapest options."""
 _TILTS = ((-1, 3), (-1, 8), (-1, 40), (1, 40), (1, 8), (1, 3))
 """Changes of a block's price, as shares of it, at which what is still to come is bounded a second time."""
 _TWISTS = tuple((a, b) for a in (-1, 0, 1) for b in (-1, 1))
@@ -94,7 +96,7 @@ class _Labels:
 class _Core:
     """The groups in doubt of some blocks, in the order in which they are decided."""
 
-    def __init__(self, blocks: Blocks, upper: Places, more: Integers) -> None:
+    def __init__(self, blocks: Blocks, upper: Places, more: Integers, deepest: int) -> None:
         starts, count = blocks.first[:-1], len(blocks.room)
         block = np.repeat(np.arange(count), np.diff(blocks.first))
         excess = blocks.times * blocks.prices[block]
@@ -115,6 +117,15 @@ class _Core:
         groups = groups[np.lexsort((key[groups], block[groups]))]
         owner = block[groups]
         counts = np.bincount(owner, minlength=count)
+        self.dropped = np.full(count, _NEVER, np.int64)
+        """The least cost beyond the relaxation, by block, of what is not looked at."""
+        deep = counts > deepest
+        if deep.any():
+            begin = np.cumsum(counts) - counts
+            self.dropped[deep] = key[groups[begin[deep] + deepest]]
+            shallow = np.arange(len(groups)) - begin[owner] < deepest
+            groups, owner = groups[shallow], owner[shallow]
+            counts = np.minimum(counts, deepest)
         self.rows = np.argsort(-counts, kind="stable")
         """The block of each row."""
         self.counts = counts[self.rows]
@@ -172,7 +183,7 @@ def relax(blocks: Blocks, upper: Places) -> Found:
     Returns:
         The bounds, and the choice as it was.
     """
-    core = _Core(blocks, upper, np.zeros(len(blocks.room), np.int64))
+    core = _Core(blocks, upper, np.zeros(len(blocks.room), np.int64), deepest=0)
     return Found(lower=core.relaxed, value=core.known, places=upper, others=upper[None])
 
 
@@ -190,10 +201,9 @@ def search(blocks: Blocks, upper: Places, *, width: int, kept: int = 1, more: In
         The best choices, and a bound for each block.
     """
     count = len(blocks.room)
-    core = _Core(blocks, upper, np.zeros(count, np.int64) if more is None else more)
+    core = _Core(blocks, upper, np.zeros(count, np.int64) if more is None else more, deepest=_DEPTH * width)
     prices, spare, reach = (of[core.rows] for of in (blocks.prices, core.spare, core.reach))
-    # What the best of the dropped labels could have come to.
-    dropped = np.full(count, _NEVER, np.int64)
+    dropped = core.dropped[core.rows]
     labels = _Labels(np.arange(count), np.zeros(count, np.int64), -spare, -core.owed[core.rows])
     ways: list[tuple[Integers, Integers]] = []
     ended: list[tuple[Integers, _Labels]] = []

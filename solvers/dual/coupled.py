@@ -23,7 +23,9 @@ __all__ = ["search"]
 _WIDTHS = (16, 128, 1024, 8192)
 """Labels a block may have; the next width is for those that the one before left open."""
 _LITTLE = 1e-7
-"""What may stay open in the blocks, as a share of the bound, before wider searches are made."""
+"""Differences of bounds, as shares of them, that are not worth a search."""
+_PER_LABEL = 1e-8
+"""A search of so many labels is made where more than this times their number is open, as a share of the bound."""
 _ENOUGH = 1e-6
 """With so little left between choice and bound, as a share, the search ends."""
 _MASTER_WIDTH = 250
@@ -35,9 +37,12 @@ _FEW_BLOCKS = 16
 _VARIED = (128, 512, 1024)
 """So few blocks are searched for so many choices that differ in what they take of the coupling row."""
 _FEW_GROUPS = 3000
-"""In problems of so many groups moves are tried in pairs."""
+"""In problems of so many groups moves are tried in pairs, and choices of few blocks are varied."""
 _CHOICES = 4096
 """Few blocks are combined from many choices each, many blocks from few: about so many in all, within limits."""
+
+_PLACES = 2_000_000
+"""And so many options of groups are named in all, where the groups are not too many."""
 
 _Point = tuple[float, float, float]
 """A price, the partial bound there, and its slope."""
@@ -92,7 +97,7 @@ class _Search:
             kept=kept,
             workers=self._limits.workers or os.cpu_count() or 1,
             deadline=self._progress.deadline,
-            share=max(_LITTLE, self._limits.gap / 10),
+            share=max(_PER_LABEL, self._limits.gap / 1000),
         )
 
     def _one(self, price: float) -> None:
@@ -101,7 +106,9 @@ class _Search:
         pool = Pool(laid)
         pool.add(dual.sides.kept[None])
         guess = dual.sides.prices
-        kept = int(np.clip(_CHOICES // laid.blocks, 8, 256))
+        if progress.places is None:
+            self._repair([dual.sides.kept], [np.array([price])], guess)
+        kept = int(np.clip(min(_CHOICES // laid.blocks, _PLACES // len(laid.order)), 8, 256))
         low: _Point | None = None
         high: _Point | None = None
         best_price = price
@@ -122,7 +129,7 @@ class _Search:
                 break
             price = following
             guess = self._inner(price, guess)
-        if laid.blocks <= _FEW_BLOCKS and not self._enough():
+        if laid.blocks <= _FEW_BLOCKS and len(laid.order) <= _FEW_GROUPS and not self._enough():
             self._vary(pool, best_price, guess)
         if progress.places is None:
             self._repair([dual.sides.kept, dual.sides.broken], [np.array([price])], guess)

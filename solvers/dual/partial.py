@@ -123,7 +123,7 @@ def evaluate(
         kept: How many choices to return for each block.
         workers: Threads.
         deadline: When to stop, by ``time.perf_counter``; a block that was not searched has the bound of its relaxation.
-        share: What may stay open, as a share of the bound: then no wider search is made.
+        share: A search is made only where more than this times its width is open, as a share of the bound.
 
     Returns:
         The bound and the choices.
@@ -148,13 +148,13 @@ def evaluate(
 
     todo = np.arange(laid.blocks)
     with ThreadPoolExecutor(workers) as threads:
-        for turn, width in enumerate(widths):
+        for turn, (width, following) in enumerate(zip(widths, (*widths[1:], 0), strict=True)):
             # Asking for each result raises what went wrong in its thread.
             for done in [threads.submit(work, part, width, again=turn > 0) for part in _parts(laid, todo, width)]:
                 done.result()
             bound, left = sum(lower.tolist()) - prices.rent(laid), sum((value - lower).tolist())
             todo = np.flatnonzero(value > lower)
-            if not len(todo) or left <= share * abs(bound) or time.perf_counter() > deadline:
+            if not len(todo) or left <= share * following * abs(bound) or time.perf_counter() > deadline:
                 break
     unit = 1 << prices.shift
     return Answer(bound=-(-bound // unit), value=bound / unit, open=left / unit, places=places, others=others)
