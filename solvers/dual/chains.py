@@ -154,7 +154,7 @@ class _Search:
         """Walk to better choices by single moves."""
         left = max(self._left(), 0.01)
         start = None if self.best is None else tuple((self.best[1] - self.problem.start[:-1]).tolist())
-        answer = greedy.solve(self.problem, replace(self.limits, time_s=left), start)
+        answer = greedy.solve(self.problem, replace(self.limits, time_s=left, watch=None), start)
         if answer.choices is not None:
             self._try(self.problem.start[:-1] + np.asarray(answer.choices, np.int64))
 
