@@ -147,11 +147,8 @@ def _peak(rng, options, largest, name, *, steps):
 
 def _spread(rng, options, largest, z):
     chosen = np.flatnonzero(rng.random(options) < 0.6)
-    return Spread(
-        options=chosen,
-        variances=_costs(rng, len(chosen), largest) * int(rng.choice([1, min(largest, 10**18 // largest)])),
-        z=z,
-    )
+    times = int(rng.choice([1, min(largest, 10**18 // largest)]))
+    return Spread(options=chosen, variances=_costs(rng, len(chosen), largest) * times, z=z)
 
 
 def _ties(rng, sizes):

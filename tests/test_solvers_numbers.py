@@ -145,6 +145,18 @@ CASES: dict[str, Callable[[], Problem]] = {
             Peak(name="arena", options=[0, 1, 2, 3, 2, 4], costs=[BYTES, 7, 7, 0, BYTES, 8], steps=[0, 0, 0, 0, 1, 1]),
         ),
     ),
+    "steps of unlike sizes within the objective": lambda: layers(
+        [4, 1],
+        row("bytes", [357795196709, 571529830729, 321869391075, 594300030199, 0], peaks=(0,)),
+        peaks=(
+            Peak(
+                name="arena",
+                options=[2, 0, 2, 3, 4],
+                costs=[670624414693, 615385111481, 383677554261, 997209935789, 685541984480],
+                steps=[0, 1, 1, 1, 1],
+            ),
+        ),
+    ),
     "meetings of an hour": lambda: layers(
         [2, 2],
         row("loss", [0, 1, 0, 1]),
