@@ -21,7 +21,7 @@ from solvers.instances.generate import generate
 from solvers.problem import LARGEST
 from solvers.solver import Capabilities, Solver
 
-OFTEN = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+OFTEN = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 PLAIN = {"ties": False, "forbidden": False, "spreads": False, "then": False}
 CHAINS = Solver(name="chains", capabilities=Capabilities(exact=False, hints=True), answer=chains.solve)
 

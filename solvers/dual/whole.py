@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -20,6 +20,7 @@ _BITS = 60
 _FINE = 2**10
 """A price that is a smaller multiple than this is so coarse that slower integers are worth it."""
 _FEW = 30_000
+_DUST = 1e-10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,6 +61,7 @@ def whole(oracle: Oracle, prices: Prices) -> Whole:
         prices: The prices.
     """
     room = Room.of(oracle)
+    prices = replace(prices, row=_without_dust(prices.row, room.row))
     # A price may weigh on nothing that costs: it has to fit all the same.
     largest = max(prices.objective, float(prices.row.max(initial=0.0)), float(prices.step.max(initial=0.0)))
     most = max(_most(oracle, room.weights(prices), prices.step), largest)
@@ -76,6 +78,12 @@ def whole(oracle: Oracle, prices: Prices) -> Whole:
     objective = int(prices.objective * 2**shift)
     found = Whole(shift=shift, objective=objective, row=row, step=step)
     return Whole(shift=shift, objective=objective, row=row, step=_within(oracle, room, found))
+
+
+def _without_dust(price: npt.NDArray[np.float64], room: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Leave out prices that only rounding left behind, for which numbers would have to be very fine."""
+    worth = price * np.abs(np.where(np.isfinite(room), room, 0.0))
+    return np.where((worth > _DUST * float(worth.max(initial=0.0))) | (room == 0), price, 0.0)
 
 
 def _multiples(values: npt.NDArray[np.float64], shift: int, kind: type) -> npt.NDArray[Any]:
