@@ -25,6 +25,7 @@ __all__ = ["Attempt", "FloatForm", "Floats", "float_form", "solve_in_floats"]
 Floats = npt.NDArray[np.float64]
 
 _ATTEMPTS = 4
+_REFUTED = "its bound is refuted by its answer, and left out"
 _IN_DOUBT = 100
 """By so many times the tolerance capacities are widened: what keeps one exactly is cut off by less than that."""
 _OBJECTIVE = 8
@@ -204,7 +205,8 @@ def solve_in_floats(
         chosen = form.choices(said.values)
         if not broken(problem, chosen):
             objective = values(problem, chosen)[problem.objective]
-            bound = min(bound, objective)
+            if bound > objective:
+                return Solution(status=Status.FEASIBLE, choices=chosen, objective=objective, note=_REFUTED)
             status = Status.OPTIMAL if bound == objective else Status.FEASIBLE
             return Solution(status=status, choices=chosen, objective=objective, bound=bound)
         wrong.append(chosen)

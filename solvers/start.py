@@ -20,16 +20,19 @@ def usable(problem: Problem, hint: Sequence[int] | None) -> tuple[int, ...] | No
 def no_worse(problem: Problem, solution: Solution, hint: tuple[int, ...] | None) -> Solution:
     """Return the answer, or the hint with the answer's bound where the hint costs less.
 
+    A hint that keeps everything also refutes what floats may get wrong: that there is no choice, or none so cheap.
+
     Args:
         problem: The problem.
         solution: What a solver answered within its limits.
         hint: A choice that keeps everything, or None.
     """
-    if hint is None or solution.status in {Status.OPTIMAL, Status.INFEASIBLE}:
+    if hint is None or solution.status is Status.OPTIMAL:
         return solution
     objective = values(problem, hint)[problem.objective]
-    if solution.objective is not None and solution.objective <= objective:
+    if solution.status is Status.INFEASIBLE or (solution.bound is not None and solution.bound > objective):
+        solution = replace(solution, bound=None, note="what it proved is refuted by the start")
+    elif solution.objective is not None and solution.objective <= objective:
         return solution
-    bound = None if solution.bound is None else min(solution.bound, objective)
-    status = Status.OPTIMAL if bound == objective else Status.FEASIBLE
-    return replace(solution, status=status, choices=hint, objective=objective, bound=bound)
+    status = Status.OPTIMAL if solution.bound == objective else Status.FEASIBLE
+    return replace(solution, status=status, choices=hint, objective=objective)

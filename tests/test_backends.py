@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import subprocess
 
 import numpy as np
@@ -13,14 +14,16 @@ from hypothesis import strategies as st
 from problems import oracle, small_problems
 
 import solvers
-from solvers import Problem, Row, Status
+from solvers import Problem, Row, Solution, Status
 from solvers.check import broken, values
 from solvers.floating import Attempt, float_form, solve_in_floats
 from solvers.instances.generate import generate
 from solvers.linear import linear_form
 from solvers.mathopt import run
+from solvers.quiet import quiet
 from solvers.relaxation import lagrangian
 from solvers.solver import Limits
+from solvers.start import no_worse, usable
 
 OFTEN = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 PLAIN = {"ties": False, "forbidden": False, "spreads": False, "then": False}
@@ -236,6 +239,45 @@ def test_an_answer_that_stays_wrong_is_none() -> None:
     wrong = Attempt(values=np.array([0.0, 1.0]), bound=-math.inf)
     solution = solve_in_floats(problem, lambda: 1.0, lambda *_: wrong, tolerance=0.0, relative=0.0)
     assert (solution.status, solution.bound) == (Status.LIMIT, 4)
+
+
+def test_a_bound_that_an_answer_refutes_is_left_out() -> None:
+    problem = Problem(start=[0, 2], rows=(Row(name="time", options=[0, 1], costs=[4, 5]),))
+    wrong = Attempt(values=np.array([1.0, 0.0]), bound=5.0)
+    solution = solve_in_floats(problem, lambda: 1.0, lambda *_: wrong, tolerance=0.0, relative=0.0)
+    assert (solution.status, solution.objective, solution.bound) == (Status.FEASIBLE, 4, None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (Solution(status=Status.LIMIT, bound=3), (Status.FEASIBLE, 4, 3)),
+        (Solution(status=Status.LIMIT, bound=4), (Status.OPTIMAL, 4, 4)),
+        (Solution(status=Status.LIMIT), (Status.FEASIBLE, 4, None)),
+        (Solution(status=Status.FEASIBLE, choices=(1,), objective=5, bound=2), (Status.FEASIBLE, 4, 2)),
+        (Solution(status=Status.FEASIBLE, choices=(1,), objective=5, bound=5), (Status.FEASIBLE, 4, None)),
+        (Solution(status=Status.INFEASIBLE), (Status.FEASIBLE, 4, None)),
+        (Solution(status=Status.FEASIBLE, choices=(2,), objective=3, bound=2), (Status.FEASIBLE, 3, 2)),
+    ],
+)
+def test_a_start_is_the_answer_where_nothing_better_is_found(answer: Solution, expected: tuple[object, ...]) -> None:
+    problem = Problem(start=[0, 3], rows=(Row(name="time", options=[0, 1, 2], costs=[4, 5, 3]),))
+    found = no_worse(problem, answer, (0,))
+    assert (found.status, found.objective, found.bound) == expected
+    assert no_worse(problem, answer, None) is answer
+
+
+def test_a_start_that_breaks_a_capacity_is_of_no_use() -> None:
+    problem = Problem(start=[0, 2], rows=(Row(name="time", options=[0, 1], costs=[4, 5], capacity=4),))
+    assert usable(problem, (1,)) is usable(problem, None) is None
+    assert usable(problem, [0]) == (0,)
+
+
+def test_what_a_library_writes_past_python_is_kept_out_of_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    with quiet():
+        os.write(1, b"lost")
+    os.write(1, b"kept")
+    assert capfd.readouterr().out == "kept"
 
 
 @pytest.mark.skipif("cbc" not in WHOLE, reason="PuLP is not installed")
