@@ -131,7 +131,7 @@ def write(path: str | os.PathLike[str], problem: Problem) -> None:
 
 
 def _pack(stream: BinaryIO, arrays: dict[str, npt.NDArray[Any]]) -> None:
-    """Write arrays as ``np.savez_compressed`` does, but lightly compressed: a fifth of its time, a thirtieth more bytes."""
+    """Write arrays as ``np.savez_compressed`` does, but lightly compressed: a fifth of the time, hardly more bytes."""
     with ZipFile(stream, "w", ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
