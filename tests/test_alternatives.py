@@ -4,9 +4,9 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from drawn_tables import best_value, budgets, tables
 from hypothesis import HealthCheck, given, settings
 from problems import every_plan, small_table, two_layers
-from test_plan import best_value, budgets, tables
 
 from costmodels import CostTable, TableError
 from planner.alternatives import alternatives
