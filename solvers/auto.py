@@ -52,7 +52,7 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
         hint: A choice to start from; left out where it breaks a capacity.
 
     Returns:
-        The best answer seen and the best bound proven; `solver` and `bound_solver` in its note say whose they are.
+        The best choice seen and the best bound proven; its note says whose they are.
     """
     run = _Run(problem, limits)
     if hint is not None and not broken(problem, hint):
@@ -172,7 +172,9 @@ class _Run:
         figures = problem.groups * int(np.diff(problem.start).max()) * (1 + len(problem.bound_rows))
         listed = not problem.pairs and thresholds.applies(problem) and _few(problem)
         if listed and figures <= _LISTED_FIGURES:
-            found = self.ask("core", _list, shrunk, max(0.1, 0.5 * self.left))
+            # Where capacities are many and dense, lists in depth go further than any other way.
+            dense = len(problem.bound_rows) > _LISTED_ROWS
+            found = self.ask("core", _list, shrunk, max(0.1, (0.85 if dense else 0.5) * self.left))
             shrunk, doubt = self.fixed(shrunk, found)
         elif separable or problem.options > _SMALL:
             found = self.ask("lagrangian", lagrangian.solve, shrunk, self.left)

@@ -15,7 +15,7 @@ from solvers.reduction import reduce
 from solvers.simplify import Verdict, cheapest, plain
 
 AUTO = solvers.get("auto")
-OFTEN = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+OFTEN = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @OFTEN
@@ -75,6 +75,26 @@ def test_it_agrees_with_an_exact_solver_on_networks(*, pairs: bool, peaks: bool)
         assert found.objective == solvers.get("cpsat").solve(problem, time_limit_s=20).objective
         assert "choice by " in found.note
         assert found.bound_solver
+
+
+def test_many_dense_capacities_are_listed_in_depth() -> None:
+    rng = np.random.default_rng(0)
+    groups, places, rows = 12, 6, 7
+    options = np.arange(groups * places)
+    lost = Row(name="value lost", options=options, costs=rng.integers(0, 100, len(options)))
+    use = rng.integers(1, 10, (rows, len(options)))
+    resources = [Row(name=f"resource {i}", options=options, costs=use[i], capacity=62) for i in range(rows)]
+    problem = Problem(start=np.arange(0, len(options) + 1, places), rows=(lost, *resources))
+    found = AUTO.solve(problem, time_limit_s=20)
+    assert (found.status, found.bound_solver) == (Status.OPTIMAL, "core")
+    assert found.objective == solvers.get("cpsat").solve(problem, time_limit_s=20).objective
+
+
+def test_large_problems_stay_with_prices() -> None:
+    problem = generate(0, models=60, layers=100, options=8)
+    found = AUTO.solve(problem, time_limit_s=20, gap=1e-3)
+    assert found.note == "choice by lagrangian, bound by lagrangian"
+    assert found.gap <= 1e-3
 
 
 def test_a_hint_is_never_made_worse() -> None:

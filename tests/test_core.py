@@ -17,7 +17,7 @@ from solvers.labels.prices import prices
 from solvers.labels.reduced import reduced
 from solvers.solver import Limits, RefusedError
 
-OFTEN = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+OFTEN = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @st.composite

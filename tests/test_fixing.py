@@ -13,7 +13,7 @@ from solvers.dual.bound import exact_bound
 from solvers.fixing import Shrunk, beyond, dominated, too_dear
 from solvers.reduction import reduce
 
-OFTEN = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+OFTEN = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def plain(problem: Problem) -> Problem | None:
