@@ -22,6 +22,7 @@ import numpy as np
 from solvers.arrays import Integers
 from solvers.check import broken, floor, values
 from solvers.problem import Peak, Problem, Row
+from solvers.roots import Line, chord, tangent, times
 from solvers.solution import Solution, Status
 from solvers.solver import Answer, Limits
 from solvers.spread import Spread
@@ -33,10 +34,11 @@ _LARGEST = 2**50
 _LARGEST_SUM = 2**60
 _FINEST = 20
 """Linear costs are rounded to the unit over two to this power, at the finest."""
-_ROOT_BITS = 40
 _RESTRICTIONS = 3
 _MOST_UNPROVEN = 20
 _LEAST_CALL_S = 0.02
+_NARROWING_S = 1.0
+"""Seconds at most for one end of one interval."""
 
 
 def solve(problem: Problem, answer: Answer, limits: Limits, hint: Sequence[int] | None = None) -> Solution:
@@ -77,14 +79,6 @@ class _Box:
             yield replace(self, low=_with(self.low, axis, high))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Line:
-    """A linear stand-in for the spread of a row: ``slope * V + intercept``."""
-
-    slope: Fraction
-    intercept: Fraction
-
-
 class _Search:
     """Best-first search over boxes of variances."""
 
@@ -111,6 +105,7 @@ class _Search:
         self.bound: int | None = None
         self.asked = 0
         self.unproven = 0
+        self.top: tuple[int, ...] = ()
 
     def run(self, hint: Sequence[int] | None) -> Solution:
         """Search until nothing is left, or a limit ends it."""
@@ -118,9 +113,11 @@ class _Search:
             self._consider(tuple(hint))
         least, most = self._extremes()
         root = _Box(low=least, high=most)
+        self.top = most
         open_boxes = [(floor(self.problem), root)]
         unsettled: list[int] = []
         self._note_bound(open_boxes, unsettled)
+        is_wide = len(self.binding) > 1
         while open_boxes and not self._is_close():
             bound, box = open_boxes[0]
             if self.best is not None and bound >= self.best[0]:
@@ -131,6 +128,10 @@ class _Search:
             parts, settled, bound = self._branch(box, bound)
             if not settled:
                 unsettled.append(bound)
+            if is_wide and parts and self.best is not None:
+                # Cutting several intervals in turn makes many boxes: better to begin with narrow ones.
+                is_wide, narrow = False, self._narrowed(box)
+                parts = () if narrow is None else (narrow,)
             for part in parts:
                 heapq.heappush(open_boxes, (bound, part))
             self._note_bound(open_boxes, unsettled)
@@ -154,7 +155,7 @@ class _Search:
         Returns:
             The parts that remain to be searched, whether nothing but these is left open, and the box's bound.
         """
-        chords = {row: _chord(self._spread(row), *ends) for row, ends in self._ends(box)}
+        chords = {row: chord(self._spread(row), *ends) for row, ends in self._ends(box)}
         relaxed = self._linear(chords, up=False, box=box)
         solution = self._ask(relaxed)
         if solution.status is Status.INFEASIBLE:
@@ -179,6 +180,37 @@ class _Search:
         parts = tuple(box.parts(axis, self._variance(self.binding[axis], solution.choices)))
         return parts, bool(parts), bound
 
+    def _narrowed(self, box: _Box) -> _Box | None:
+        """Narrow a box to what the relaxation leaves of choices that are better than the best one found.
+
+        H. Ryoo and N. Sahinidis, A branch-and-reduce approach to global optimization, J. Global Optimization 8 (1996).
+
+        Returns:
+            The box; None where no better choice is left.
+        """
+        chords = {row: chord(self._spread(row), *ends) for row, ends in self._ends(box)}
+        relaxed = self._linear(chords, up=False, box=box)
+        low, high = list(box.low), list(box.high)
+        for axis in range(len(self.binding)):
+            variances, missing, most, shift = self._shifted(axis)
+            for costs in (variances, missing):
+                left = min(_NARROWING_S, self._left() / (4 * len(self.binding)))
+                if left < _LEAST_CALL_S:
+                    break
+                row = _row("variance", costs, None)
+                problem = replace(relaxed, rows=(*relaxed.rows, row), objective=len(relaxed.rows))
+                self.asked += 1
+                solution = self.answer(problem, replace(self.limits, time_s=left, gap=0.0, watch=None), None)
+                if solution.status is Status.INFEASIBLE:
+                    return None
+                if solution.bound is not None and costs is variances:
+                    low[axis] = max(low[axis], solution.bound << shift)
+                elif solution.bound is not None:
+                    high[axis] = min(high[axis], most - (solution.bound << shift))
+        if any(first > last for first, last in zip(low, high, strict=True)):
+            return None
+        return _Box(low=tuple(low), high=tuple(high))
+
     def _axis(self, solution: Solution, exact: tuple[int, ...]) -> int | None:
         """Return which variance to cut: that of the row whose stand-in errs most, for its size; None if none does."""
         found: tuple[Fraction, int] | None = None
@@ -198,7 +230,7 @@ class _Search:
 
     def _restrict(self, around: tuple[int, ...]) -> None:
         """Solve with tangents at the variances of a choice."""
-        tangents = {row: _tangent(self._spread(row), self._variance(row, around)) for row in self.binding}
+        tangents = {row: tangent(self._spread(row), self._variance(row, around)) for row in self.binding}
         solution = self._ask(self._linear(tangents, up=True, box=None))
         if solution.choices is not None:
             self._consider(solution.choices)
@@ -209,7 +241,7 @@ class _Search:
         self.asked += 1
         return self.answer(problem, limits, None if self.best is None else self.best[1])
 
-    def _linear(self, lines: dict[int, _Line], *, up: bool, box: _Box | None) -> Problem:
+    def _linear(self, lines: dict[int, Line], *, up: bool, box: _Box | None) -> Problem:
         """Write the problem with lines in place of roots, and the box's intervals as rows."""
         rounded = math.ceil if up else math.floor
         peaks = list(self.problem.peaks)
@@ -221,7 +253,7 @@ class _Search:
             # What costs more than that by itself is out of the question; less of it keeps a relaxation one, and a
             # restriction's choices are looked at anyway.
             most = _LARGEST_SUM // self.problem.options
-            costs[spread.options] += _times(spread.variances, line.slope * scale, most, up=up)
+            costs[spread.options] += times(spread.variances, line.slope * scale, most, up=up)
             options = np.flatnonzero(costs)
             scaled = tuple(range(len(peaks), len(peaks) + len(row.peaks))) if scale > 1 else row.peaks
             if scale > 1:
@@ -250,17 +282,25 @@ class _Search:
     def _interval_rows(self, box: _Box) -> Iterable[Row]:
         """Write ``V <= b``, and ``V >= a`` where it is enforced, in a unit in which both are small enough."""
         for axis, index in enumerate(self.binding):
-            spread, name = self._spread(index), self.problem.rows[index].name
-            variances = np.zeros(self.problem.options, np.int64)
-            variances[spread.options] = spread.variances
-            greatest = np.maximum.reduceat(variances, self.problem.start[:-1])
-            most = sum(greatest.tolist())
-            shift = max(0, most.bit_length() - _LARGEST.bit_length() + 1)
-            if box.high[axis] < most:
-                yield _row(f"variance of {name}", variances >> shift, box.high[axis] >> shift)
+            name = self.problem.rows[index].name
+            variances, missing, most, shift = self._shifted(axis)
+            if box.high[axis] < self.top[axis]:
+                yield _row(f"variance of {name}", variances, box.high[axis] >> shift)
             if axis in box.closed:
-                missing = greatest[self.groups] - variances
-                yield _row(f"missing variance of {name}", missing >> shift, (most - box.low[axis]) >> shift)
+                yield _row(f"missing variance of {name}", missing, (most - box.low[axis]) >> shift)
+
+    def _shifted(self, axis: int) -> tuple[Integers, Integers, int, int]:
+        """Return each option's variance, what it lacks of its group's greatest, the most there can be, and a shift.
+
+        The first two are divided by two to the power of the shift, rounded down, so that sums of them stay small.
+        """
+        spread = self._spread(self.binding[axis])
+        variances = np.zeros(self.problem.options, np.int64)
+        variances[spread.options] = spread.variances
+        greatest = np.maximum.reduceat(variances, self.problem.start[:-1])
+        most = sum(greatest.tolist())
+        shift = max(0, most.bit_length() - _LARGEST.bit_length() + 1)
+        return variances >> shift, (greatest[self.groups] - variances) >> shift, most, shift
 
     def _ends(self, box: _Box) -> Iterable[tuple[int, tuple[int, int]]]:
         return zip(self.binding, zip(box.low, box.high, strict=True), strict=True)
@@ -320,37 +360,7 @@ class _Search:
         return self.limits.time_s - (time.perf_counter() - self.begin)
 
 
-def _chord(spread: Spread, low: int, high: int) -> _Line:
-    """Return a line below the spread on an interval of variances: nearly its chord, exact in a point."""
-    if low == high:
-        return _Line(slope=Fraction(0), intercept=Fraction(spread.value(low)))
-    first, last = _root_below(spread.z, low), _root_below(spread.z, high)
-    slope = (last - first) / (high - low)
-    if low > 0:
-        slope = min(slope, first / low)
-    return _Line(slope=slope, intercept=first - slope * low)
-
-
-def _tangent(spread: Spread, variance: int) -> _Line:
-    """Return the line ``z V / (2 s) + z s / 2``, which is above the spread everywhere, for s near a variance's root."""
-    s = max(_root_below(Fraction(1), variance), Fraction(1, 2))
-    return _Line(slope=spread.z / (2 * s), intercept=spread.z * s / 2)
-
-
-def _root_below(z: Fraction, variance: int) -> Fraction:
-    """Return ``z`` times the root of a variance, rounded down to a multiple of a power of two."""
-    square = z * z * variance * 4**_ROOT_BITS
-    return Fraction(math.isqrt(square.numerator // square.denominator), 2**_ROOT_BITS)
-
-
-def _times(numbers: Integers, factor: Fraction, most: int, *, up: bool) -> Integers:
-    """Multiply whole numbers by a fraction, exactly, and round up or down; what is above the most becomes that."""
-    top, bottom = factor.numerator, factor.denominator
-    products = [-(-number * top // bottom) if up else number * top // bottom for number in numbers.tolist()]
-    return np.array([min(product, most) for product in products], np.int64)
-
-
-def _row(name: str, costs: Integers, capacity: int) -> Row:
+def _row(name: str, costs: Integers, capacity: int | None) -> Row:
     options = np.flatnonzero(costs)
     return Row(name=name, options=options, costs=costs[options], capacity=capacity)
 

@@ -15,7 +15,7 @@ from solvers.check import broken, values, verify
 from solvers.instances.generate import generate
 from solvers.spread import Spread
 
-OFTEN = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+OFTEN = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 LIMITS = Limits(time_s=20.0, workers=1)
 
 
@@ -137,3 +137,16 @@ def test_a_choice_to_start_from_is_kept_where_the_solver_finds_none() -> None:
     solution = robust.solve(problem, helpless, LIMITS, hint=(1,))
     assert (solution.status, solution.objective, solution.bound) == (Status.FEASIBLE, 7, 0)
     assert robust.solve(problem, helpless, LIMITS, hint=(0,)).status is Status.LIMIT
+
+
+def test_many_rows_that_spread_come_close_in_little_time() -> None:
+    problem = generate(1, models=4, layers=12)
+    rows = list(problem.rows)
+    for index in range(1, 5):
+        deviation = rows[index].costs * 0.1
+        spread = Spread(options=rows[index].options, variances=np.round(deviation**2).astype(np.int64), z=Fraction(2))
+        rows[index] = replace(rows[index], spread=spread, capacity=int(rows[index].capacity * 1.05))
+    problem = replace(problem, rows=tuple(rows))
+    solution = robust.solve(problem, cpsat.solve, Limits(time_s=20, workers=1))
+    verify(problem, solution)
+    assert solution.gap <= 0.01
