@@ -19,7 +19,7 @@ class Steps:
     Attributes:
         peak: The peak of each step, ``(steps,)``.
         option: The option of each term, ``(terms,)``.
-        step: The step of each term.
+        step: The step of each term, ascending.
         cost: Its cost.
     """
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from solvers.arrays import Integers
 from solvers.dual import blocks, sweep, trellis, weights
+from solvers.dual.formats import spans
 from solvers.problem import Problem
 
 __all__ = ["Answer", "Oracle"]
@@ -42,6 +43,7 @@ class Oracle:
         """Lay out paths and terms, once for all weights."""
         self.problem = problem
         self.steps = blocks.steps(problem)
+        self.step_begin = np.searchsorted(self.steps.step, np.arange(self.steps.count + 1))
         self.blocks = blocks.find(problem, self.steps)
         self.trellis = trellis.build(problem, self.blocks.of_group)
         self.sums = sweep.Sums(problem, self.trellis)
@@ -57,7 +59,11 @@ class Oracle:
             step: The weight of each step, ``(steps,)``.
         """
         option = self.options.weighted(row)
-        np.add.at(option, self.steps.option, step[self.steps.step] * self.steps.cost.astype(step.dtype))
+        # Few steps have weights; their terms stand together, step after step.
+        weighs = np.flatnonzero(step)
+        terms = spans(self.step_begin[weighs], np.diff(self.step_begin)[weighs])
+        weight, cost = step[self.steps.step[terms]], self.steps.cost[terms].astype(step.dtype)
+        np.add.at(option, self.steps.option[terms], weight * cost)
         return self.sums.costs(option, self.cells.weighted(row))
 
     def least(self, costs: sweep.Costs) -> Answer:
