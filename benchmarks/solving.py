@@ -260,6 +260,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where records are kept")
     parser.add_argument("--keep", action="store_true", help="keep records that other sources made")
     parser.add_argument("--page", type=Path, metavar="FILE", help="where to write the tables, such as docs/solvers.md")
+    parser.add_argument("--remark", default="", help="what the page is to say of how it was measured")
     arguments = parser.parse_args(given)
     unknown = sorted(set(arguments.only) - set(every))
     if unknown:
@@ -271,11 +272,11 @@ def main(given: Sequence[str] | None = None) -> int:
     from solving_page import lines
 
     if arguments.page is None:
-        sys.stdout.write("\n".join(lines(records)) + "\n")
+        sys.stdout.write("\n".join(lines(records, arguments.remark)) + "\n")
         return 1 if failed else 0
     from solving_pictures import draw
 
-    write_aside(arguments.page, "\n".join([*lines(records), *draw(records, arguments.page)]) + "\n")
+    write_aside(arguments.page, "\n".join([*lines(records, arguments.remark), *draw(records, arguments.page)]) + "\n")
     return 1 if failed else 0
 
 

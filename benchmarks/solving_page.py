@@ -32,18 +32,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def lines(records: Sequence[Record]) -> list[str]:
+def lines(records: Sequence[Record], remark: str = "") -> list[str]:
     """Write the page.
 
     Args:
         records: What was measured.
+        remark: What is to be said of how it was measured.
 
     Returns:
         Its lines.
     """
     from solving import SECTIONS
 
-    found = _HEAD.splitlines()
+    found = [*_HEAD.splitlines(), *(["", remark] if remark else [])]
     for section in SECTIONS:
         mine = [record for record in records if record["section"] == section.name]
         if not mine:
@@ -124,7 +125,7 @@ def _mmkp(records: Sequence[Record]) -> list[str]:
     """One line an instance: the value that each solver reached, and its proof."""
     solvers = _names(records)
     rows = []
-    for instance, mine in _by_instance(records).items():
+    for instance, mine in sorted(_by_instance(records).items()):
         row = [Path(instance).name, _KNOWN.get(Path(instance).name, "-")]
         for solver in solvers:
             of_solver = [record for record in mine if record["solver"] == solver]
