@@ -39,9 +39,13 @@ def taken(name: str, **more: object) -> st.SearchStrategy[Problem]:
 
 
 def answered(name: str, problem: Problem, **more: object) -> Solution:
-    """Solve, on one thread; a problem that a solver refuses is no example of what it answers."""
+    """Solve, on one thread; a problem that a solver refuses is no example of what it answers.
+
+    Exact solvers get time to prove their answer; the claims of others hold whenever they end.
+    """
+    seconds = 20 if name in EXACT else 1
     try:
-        return solvers.get(name).solve(problem, time_limit_s=20, workers=1, **more)
+        return solvers.get(name).solve(problem, time_limit_s=seconds, workers=1, **more)
     except RefusedError:
         reject()
 
@@ -69,7 +73,7 @@ def reached(problem: Problem, choices: Sequence[int]) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("name", EXACT)
 @given(data=st.data())
-@often(50)
+@often(40)
 def test_every_exact_solver_agrees_with_trying_everything(name: str, data: st.DataObject) -> None:
     problem = data.draw(taken(name))
     solution = answered(name, problem)
@@ -79,7 +83,7 @@ def test_every_exact_solver_agrees_with_trying_everything(name: str, data: st.Da
 
 @pytest.mark.parametrize("name", EXACT)
 @given(data=st.data())
-@often(25)
+@often(20)
 def test_what_exact_solvers_claim_holds_where_figures_are_large(name: str, data: st.DataObject) -> None:
     problem = data.draw(taken(name, largest=10**9))
     solution = answered(name, problem)
@@ -94,7 +98,7 @@ def test_what_exact_solvers_claim_holds_where_figures_are_large(name: str, data:
 
 @pytest.mark.parametrize("name", [name for name in EXACT if solvers.get(name).capabilities.hints])
 @given(data=st.data())
-@often(25)
+@often(20)
 def test_hints_of_any_kind_change_no_optimum(name: str, data: st.DataObject) -> None:
     problem = data.draw(taken(name))
     sizes = (problem.start[1:] - problem.start[:-1]).tolist()
