@@ -30,6 +30,8 @@ __all__ = ["CAPABILITIES", "solve"]
 Floats = npt.NDArray[np.float64]
 
 CAPABILITIES = Capabilities(exact=True, hints=True, traces=True, needs=("ortools",))
+_ONE_MODEL = 2
+"""So many capacities bind one model: its latency and its memory."""
 _LISTED_ROWS = 4
 _LISTED_FIGURES = 200_000
 """Up to so many capacities and figures a problem without pairs is listed first; or where all capacities are dense."""
@@ -39,6 +41,14 @@ _MEDIUM = 2000
 """The same, where groups do not meet."""
 _EACH_S = 2.0
 """How long the search may take over one neighbourhood."""
+_TURNS: tuple[tuple[str, Answer, float, float], ...] = (
+    ("cpsat", cpsat.solve, 0.05, 0.2),
+    ("highs", highs.solve, 0.35, 0.35),
+    ("cpsat", cpsat.solve, 0.6, 0.6),
+    ("highs", highs.solve, 1.0, 1.0),
+)
+"""Which exact solver is asked for which share of the time that is left, without pairs and with: what one settles in a
+moment may take the other minutes, and nothing tells which beforehand."""
 _LARGEST = 40_000
 """Problems of more options than that are no matter for exact solvers."""
 
@@ -172,9 +182,7 @@ class _Run:
         figures = problem.groups * int(np.diff(problem.start).max()) * (1 + len(problem.bound_rows))
         listed = not problem.pairs and thresholds.applies(problem) and _few(problem)
         if listed and figures <= _LISTED_FIGURES:
-            # Where capacities are many and dense, lists in depth go further than any other way.
-            dense = len(problem.bound_rows) > _LISTED_ROWS
-            found = self.ask("core", _list, shrunk, max(0.1, (0.85 if dense else 0.5) * self.left))
+            found = self.ask("core", _list, shrunk, self._listing_s(len(problem.bound_rows)))
             shrunk, doubt = self.fixed(shrunk, found)
         elif separable or problem.options > _SMALL:
             found = self.ask("lagrangian", lagrangian.solve, shrunk, self.left)
@@ -184,10 +192,21 @@ class _Run:
         if shrunk.problem.options > (_MEDIUM if separable else _SMALL) and self.choices is not None:
             self.around(shrunk, doubt)
         shrunk = shrunk.without(fixing.dominated(shrunk.problem))
-        if not self.done:
-            self.ask("cpsat", cpsat.solve, shrunk, self.left if separable else 0.75 * self.left)
-        if not self.done:
-            self.ask("highs", highs.solve, shrunk, self.left)
+        self.turns(shrunk)
+
+    def turns(self, shrunk: fixing.Shrunk) -> None:
+        """Ask exact solvers in turn."""
+        for name, solver, alone, met in _TURNS:
+            if self.done or shrunk.problem is None:
+                return
+            self.ask(name, solver, shrunk, (met if shrunk.problem.pairs else alone) * self.left)
+
+    def _listing_s(self, rows: int) -> float:
+        """Return how long lists may take: a moment where models share capacities, for those soon have too many."""
+        if rows <= _ONE_MODEL:
+            return max(0.1, 0.5 * self.left)
+        # Where capacities are many and dense, lists in depth go further than any other way.
+        return max(0.1, 0.85 * self.left) if rows > _LISTED_ROWS else min(0.1, self.left)
 
     def around(self, shrunk: fixing.Shrunk, doubt: Floats | None) -> None:
         """Search around the best choice, until nothing better is found or most of the time is over."""
@@ -204,7 +223,7 @@ class _Run:
 
     def fixed(self, shrunk: fixing.Shrunk, found: Solution | None) -> tuple[fixing.Shrunk, Floats | None]:
         """Leave out what the prices of an answer rule out; returns also how much dearer the other options are."""
-        if found is None or found.prices is None or self.best is None or shrunk.problem is None:
+        if self.done or found is None or found.prices is None or self.best is None or shrunk.problem is None:
             return shrunk, None
         problem = shrunk.problem
         if problem.pairs or problem.peaks:
