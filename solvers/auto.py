@@ -185,6 +185,8 @@ class _Run:
             found = self.ask("core", _list, shrunk, self._listing_s(len(problem.bound_rows)))
             shrunk, doubt = self.fixed(shrunk, found)
         elif separable or problem.options > _SMALL:
+            if not separable and self.at_once(shrunk):
+                return
             found = self.ask("lagrangian", lagrangian.solve, shrunk, self.left)
             shrunk, doubt = self.fixed(shrunk, found)
         if self.done or shrunk.problem is None or shrunk.problem.options > _LARGEST:
@@ -193,6 +195,14 @@ class _Run:
             self.around(shrunk, doubt)
         shrunk = shrunk.without(fixing.dominated(shrunk.problem))
         self.turns(shrunk)
+
+    def at_once(self, shrunk: fixing.Shrunk) -> bool:
+        """Solve one model whose layers meet before prices are sought, which take as long; tell whether it was."""
+        problem = shrunk.problem
+        if problem is None or len(problem.bound_rows) > _ONE_MODEL or problem.options > _MEDIUM:
+            return False
+        self.ask("cpsat", cpsat.solve, shrunk.without(fixing.dominated(problem)), 0.2 * self.left)
+        return self.done
 
     def turns(self, shrunk: fixing.Shrunk) -> None:
         """Ask exact solvers in turn."""

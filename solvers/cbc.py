@@ -8,7 +8,6 @@ here with a model that has all digits, and what it prints is read.
 from __future__ import annotations
 
 import math
-import os
 import re
 import subprocess
 import tempfile
@@ -98,7 +97,7 @@ def _ask(form: FloatForm, limits: Limits, seconds: float, hint: Sequence[int] | 
         }
         if limits.work is not None:
             options["maxNodes"] = max(1, round(limits.work))
-        threads = limits.workers or os.cpu_count() or 1
+        threads = limits.threads
         if threads > 1:
             options["threads"] = threads
         command = [str(pulp.PULP_CBC_CMD.pulp_cbc_path), str(model)]

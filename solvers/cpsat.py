@@ -6,7 +6,6 @@ L. Perron and F. Didier, CP-SAT, Google OR-Tools 9.15.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -74,13 +73,8 @@ def solve(problem: Problem, limits: Limits, hint: Sequence[int] | None = None) -
     return Solution(status=proven, choices=chosen, objective=objective, bound=bound)
 
 
-def _threads() -> int:
-    """Return the number of threads this process may use at once."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _set(parameters: Any, limits: Limits, seconds: float) -> None:
-    workers = limits.workers or (_threads() if limits.work is None else 1)
+    workers = limits.threads if limits.work is None else limits.workers or 1
     parameters.max_time_in_seconds = seconds
     parameters.random_seed = limits.seed
     parameters.num_workers = workers

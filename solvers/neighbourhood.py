@@ -7,7 +7,6 @@ for instance, and blocks trade what they share with each other only when several
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from solvers.fixing import Shrunk
 from solvers.problem import Problem
 from solvers.solver import Answer, Limits
 
-__all__ = ["Search", "threads"]
+__all__ = ["Search"]
 
 _FIRST = 24
 _LEAST = 4
@@ -99,7 +98,7 @@ class Search:
         Returns:
             Whether the search ended before its time.
         """
-        workers = limits.workers or threads()
+        workers = limits.threads
 
         def work() -> None:
             while left() > 0.05 and self.since < _STALLED:
@@ -172,8 +171,3 @@ class Search:
                 if int(free.sum()) >= many:
                     break
         return free
-
-
-def threads() -> int:
-    """Return the number of threads this process may use at once."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import itertools
+import os
 import pkgutil
 import time
 from collections.abc import Callable, Sequence
@@ -117,6 +118,13 @@ class Limits:
             raise ValueError(f"the gap is {self.gap}; expected 0 or more, as a share of the objective")
         if self.work is not None and not 0 < self.work < float("inf"):
             raise ValueError(f"the limit of work is {self.work}; expected a positive, finite number")
+
+    @property
+    def threads(self) -> int:
+        """The threads that are asked for, or else those that this process may use at once."""
+        if self.workers is not None:
+            return self.workers
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Answer(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -95,7 +94,7 @@ class _Search:
             known,
             widths=_WIDTHS,
             kept=kept,
-            workers=self._limits.workers or os.cpu_count() or 1,
+            workers=self._limits.threads,
             deadline=self._progress.deadline,
             share=max(_PER_LABEL, self._limits.gap / 1000),
         )
