@@ -1,12 +1,12 @@
 """Combinatorial optimisation on integers: groups of options, capacities, peaks, pairs; no networks.
 
 What a problem and an answer are: ``problem``, ``pairs``, ``spread``, ``arrays``, ``solution``; who looks at answers:
-``check``, ``proof``, ``certificate`` (written by ``aside``); how a solver is called, and what stands between a problem
-and it: ``solver``, ``reduction``, ``thresholds``, ``robust``, ``roots``. A module that declares ``CAPABILITIES`` is a
-solver. What several of them share: ``linear``, ``floating``, ``mathopt``, ``relaxation``, ``quiet`` and ``start`` for those
-that want a matrix, ``simplify``, ``fixing`` and ``neighbourhood`` for ``auto``; and the folders ``dual`` (prices, blocks),
-``labels`` (lists), ``moves`` (steps from one choice to the next), ``questions`` (asked of any solver) and ``instances``
-(where problems come from).
+``check``, ``proof``, ``certificate`` (written by ``aside``); how a solver is called, and what stands between a
+problem and it: ``solver``, ``reduction``, ``thresholds``, ``robust``, ``roots``. A module that declares
+``CAPABILITIES`` is a solver. What several of them share: ``linear``, ``floating``, ``mathopt``, ``relaxation``,
+``quiet`` and ``start`` for those that want a matrix, ``simplify``, ``fixing`` and ``neighbourhood`` for ``auto``; and
+the folders ``dual`` (prices, blocks), ``labels`` (lists), ``moves`` (steps from one choice to the next),
+``questions`` (asked of any solver) and ``instances`` (where problems come from).
 """
 
 from solvers.check import WrongAnswerError
