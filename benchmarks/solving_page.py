@@ -197,8 +197,7 @@ def _one_model(records: Sequence[Record]) -> list[str]:
     if "auto" in seconds:
         auto = seconds["auto"]
         found.append(
-            "Aim of `auto`: proven in ≤ 0.5 s. "
-            f"Median {median(auto.values()):.3f} s, worst {max(auto.values()):.3f} s."
+            f"Aim of `auto`: proven in ≤ 0.5 s. Median {median(auto.values()):.3f} s, worst {max(auto.values()):.3f} s."
         )
         if {"cpsat", "highs"} <= seconds.keys():
             ratios = [auto[i] / min(seconds["cpsat"][i], seconds["highs"][i]) for i in auto]
