@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from solvers.dual.bound import whole
 from solvers.problem import Problem
 from solvers.reduction import Reduction, reduce
 
-__all__ = ["Shrunk", "beyond", "dominated", "too_dear"]
+__all__ = ["Shrunk", "beyond", "dominated", "reach", "too_dear"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -88,6 +89,25 @@ def too_dear(problem: Problem, prices: Sequence[float] | npt.NDArray[np.float64]
         limit: What a choice worth having costs at most.
     """
     multiples, shift = whole(problem, prices)
+    room, excess = reach(problem, multiples, shift, limit)
+    if room < 0:
+        return np.arange(problem.options, dtype=np.int64)
+    return np.flatnonzero(excess > min(room, 2**62)).astype(np.int64)
+
+
+def reach(problem: Problem, multiples: Sequence[int], shift: int, limit: int) -> tuple[int, npt.NDArray[Any]]:
+    """Return how far the Lagrangian function lies below a limit, and by how much each option lifts it, exactly.
+
+    Args:
+        problem: The problem; what pairs, peaks and spreads add is left aside.
+        multiples: Whole prices, as ``solvers.dual.bound.whole`` makes them.
+        shift: A unit of the objective is two to this power of theirs.
+        limit: What a choice worth having costs at most.
+
+    Returns:
+        The room, and ``excess[option]`` over the cheapest option of its group, both in the unit of the whole prices; as
+        64-bit or as Python's integers.
+    """
     objective = problem.rows[problem.objective]
     largest = (int(objective.costs.max(initial=0)) << shift) + sum(
         multiple * int(row.costs.max(initial=0)) for multiple, row in zip(multiples, problem.rows, strict=True)
@@ -103,10 +123,7 @@ def too_dear(problem: Problem, prices: Sequence[float] | npt.NDArray[np.float64]
             room += multiple * (row.capacity - row.constant)
     least = np.minimum.reduceat(cost, problem.start[:-1])
     room -= sum(least.tolist())
-    if room < 0:
-        return np.arange(problem.options, dtype=np.int64)
-    excess = cost - np.repeat(least, np.diff(problem.start))
-    return np.flatnonzero(excess > min(room, 2**62)).astype(np.int64)
+    return room, cost - np.repeat(least, np.diff(problem.start))
 
 
 def dominated(problem: Problem) -> Integers:

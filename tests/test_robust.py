@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from fractions import Fraction
 
@@ -8,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from problems import small_problems
+from problems import oracle, small_problems
 
 from solvers import Limits, Problem, Row, Solution, Status, cpsat, exhaustive, greedy, robust
-from solvers.check import broken, values, verify
+from solvers.check import verify
 from solvers.instances.generate import generate
 from solvers.spread import Spread
 
@@ -33,12 +32,6 @@ def spread_problems(draw: st.DrawFn, largest: int = 30) -> Problem:
         spread = Spread(options=options, variances=variances, z=z) if rng.random() < 0.7 else None
         rows.append(replace(row, spread=spread))
     return replace(problem, rows=tuple(rows))
-
-
-def oracle(problem: Problem) -> int | None:
-    sizes = np.diff(problem.start).tolist()
-    everything = itertools.product(*(range(size) for size in sizes))
-    return min((values(problem, c)[problem.objective] for c in everything if not broken(problem, c)), default=None)
 
 
 def linear_only(problem: Problem, limits: Limits, hint: object = None) -> Solution:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from solvers.arrays import Integers
 from solvers.check import broken, values
 from solvers.dual.bound import whole
+from solvers.fixing import reach
 from solvers.problem import Problem, Row
 
 __all__ = ["listed"]
@@ -195,16 +196,7 @@ def _dense(row: Row, options: int) -> Integers:
 def _priced(problem: Problem, prices: Sequence[float], limit: int) -> _Priced:
     """Sum up all rows at prices, exactly, in a unit in which 64 bits hold sums; rounded so that nothing is lost."""
     multiples, shift = whole(problem, prices)
-    objective = problem.rows[problem.objective]
-    costs = _dense(objective, problem.options).astype(object) * (1 << shift)
-    room = (limit - objective.constant) << shift
-    for multiple, row in zip(multiples, problem.rows, strict=True):
-        if multiple and row.capacity is not None:
-            costs[row.options] += row.costs.astype(object) * multiple
-            room += multiple * (row.capacity - row.constant)
-    least = np.minimum.reduceat(costs, problem.start[:-1])
-    room -= sum(least.tolist())
-    excess = costs - np.repeat(least, np.diff(problem.start))
+    room, excess = reach(problem, multiples, shift, limit)
     unit = max(0, room.bit_length() - _BITS)
     most = max(room, 0) + 1
     held = np.array([min(cost, most) >> unit for cost in excess.tolist()], np.int64)
