@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from problems import oracle, small_problems
 
 import solvers
-from solvers import Problem, Row, Solution, Status
+from solvers import Peak, Problem, Row, Solution, Status
 from solvers.check import broken, values
 from solvers.floating import Attempt, float_form, solve_in_floats
 from solvers.instances.generate import generate
@@ -294,3 +294,53 @@ def test_cpsat_refuses_sums_that_leave_64_bits() -> None:
     rows = (Row(name="r", options=[0, 1], costs=[2**60, 2**60], capacity=2**61),)
     problem = Problem(start=[0, 2], rows=rows)
     assert solvers.get("cpsat").solve(problem).objective == 2**60
+
+
+def numbers(text: str) -> np.ndarray:
+    return np.array(text.split(), np.int64)
+
+
+def test_cpsat_does_not_take_a_problem_of_large_peaks_for_infeasible() -> None:
+    """A choice keeps its capacity, and presolve with symmetry proved that none does."""
+    scale = 2**20
+    once = Peak(
+        name="once",
+        options=[0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 14, 15, 16, 17],
+        costs=(
+            numbers(
+                "55797151 63786207 40039205 34593748 21486565 89896833 30110966 11623927 54650236 "
+                "53537856 36971194 5656807 84474023 47306556 84801114 "
+            )
+        )
+        * scale,
+    )
+    steps = Peak(
+        name="steps",
+        options=numbers("0 1 2 4 7 8 9 10 13 14 15 16 17 1 2 3 4 5 7 9 10 11 12 15 16 0 1 2 3 4 6 7 11 12 14 16 17 "),
+        costs=(
+            numbers(
+                "4515 276 22955996 75 1 8244 1 685 30638 84025308 0 3446 13 1759873 1981 134399 770 "
+                "192324 1 3995 25613352 1314 14657 307662 35841 98 10221 355 396 2670070 114200 "
+                "296606 623287 60525304 8433460 1 73 "
+            )
+        )
+        * scale,
+        steps=np.repeat([0, 2, 4], [13, 12, 12]),
+    )
+    row = Row(
+        name="time",
+        options=[0, 1, 2, 3, 4, 5, 7, 8, 10, 11, 12, 13, 14, 16, 17],
+        costs=numbers(
+            "6962726043648 3145728 26738581035 3231048531968 166394224171 6215905045 "
+            "43658511331093 272619274240 2122317824 9437184 612314901 43477106688 2286881341440 "
+            "586100501 289406976 "
+        ),
+        constant=3973446427,
+        capacity=160863954665472,
+        peaks=(0, 1),
+    )
+    problem = Problem(start=[0, 2, 3, 5, 6, 8, 12, 14, 16, 18], rows=(row,), peaks=(once, steps))
+    best = solvers.get("exhaustive").solve(problem).objective
+    assert best == 118614368839302
+    for workers in (1, 2):
+        assert solvers.get("cpsat").solve(problem, workers=workers).objective == best
