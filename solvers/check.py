@@ -130,9 +130,7 @@ def floor(problem: Problem) -> int:
 
 def _cheapest(problem: Problem, options: Integers, costs: Integers) -> Integers:
     """Return the least cost in each group, ``(groups,)``."""
-    every = np.zeros(problem.options, np.int64)
-    every[options] = costs
-    least: Integers = np.minimum.reduceat(every, problem.start[:-1])
+    least: Integers = np.minimum.reduceat(problem.dense(options, costs), problem.start[:-1])
     return least
 
 

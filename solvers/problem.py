@@ -258,6 +258,12 @@ class Problem:
         add(*(getattr(self.pairs, entry.name) for entry in fields(Pairs)), *self.ties)
         return found.hexdigest()
 
+    def dense(self, options: Integers, costs: Integers) -> Integers:
+        """Return what every option costs, ``(options,)``, given those that cost something, each of them once."""
+        every = np.zeros(self.options, np.int64)
+        every[options] = costs
+        return every
+
     def steps_of(self, peak: Peak) -> Integers:
         """Return the step of each term of a peak, ``(terms,)``; the group of its option where groups are steps."""
         if peak.steps is not None:

@@ -69,8 +69,7 @@ def plain(problem: Problem) -> Plain:
 def cheapest(problem: Problem) -> tuple[int, ...]:
     """Return the option of each group that costs least in the objective, the first of equals."""
     objective = problem.rows[problem.objective]
-    cost = np.zeros(problem.options, np.int64)
-    cost[objective.options] = objective.costs
+    cost = problem.dense(objective.options, objective.costs)
     sizes = np.diff(problem.start)
     places = np.arange(problem.options) - np.repeat(problem.start[:-1], sizes)
     least = np.repeat(np.minimum.reduceat(cost, problem.start[:-1]), sizes)

@@ -67,11 +67,8 @@ class _Search:
         # A peak in no row that matters may rise as it likes.
         rows = {problem.objective, *problem.bound_rows}
         self.used = sorted({peak for index in rows for peak in problem.rows[index].peaks})
-        self.costs = []
-        for index in self.used:
-            every = np.zeros(problem.options, np.int64)
-            every[problem.peaks[index].options] = problem.peaks[index].costs
-            self.costs.append(every)
+        peaks = [problem.peaks[index] for index in self.used]
+        self.costs = [problem.dense(peak.options, peak.costs) for peak in peaks]
         self.best: tuple[int, tuple[int, ...]] | None = None
         self.prices: tuple[float, ...] | None = None
         self.unproven: int | None = None

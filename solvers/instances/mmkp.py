@@ -221,6 +221,4 @@ def _row(name: str, costs: list[int], capacity: int | None) -> Row:
 
 def _dense(problem: Problem, row: Row) -> Integers:
     """Return ``costs[group][place]``."""
-    every = np.zeros(problem.options, np.int64)
-    every[row.options] = row.costs
-    return every.reshape(problem.groups, -1)
+    return problem.dense(row.options, row.costs).reshape(problem.groups, -1)

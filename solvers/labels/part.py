@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from solvers.arrays import Integers
-from solvers.problem import Problem, Row
+from solvers.problem import Problem
 
 __all__ = ["Part", "part_of"]
 
@@ -32,6 +32,7 @@ class Part:
         spent: What the decided groups cost in the objective, its constant included.
         decided: The options of the decided groups.
 
+    >>> from solvers.problem import Row
     >>> rows = (Row(name="loss", options=[1], costs=[7]), Row(name="time", options=[0], costs=[9], capacity=9))
     >>> part_of(Problem(start=[0, 2], rows=rows)).room
     (9,)
@@ -107,10 +108,10 @@ def part_of(problem: Problem) -> Part:
     bound = [(index, row) for index, row in bound if index != problem.objective]
     usage = np.empty((len(bound), problem.groups, places), dtype=np.int64)
     for line, (_, row) in enumerate(bound):
-        usage[line] = _dense(row, problem.options)[option]
+        usage[line] = problem.dense(row.options, row.costs)[option]
     objective = problem.rows[problem.objective]
     return Part(
-        cost=_dense(objective, problem.options)[option],
+        cost=problem.dense(objective.options, objective.costs)[option],
         usage=usage,
         option=option,
         alive=alive,
@@ -119,9 +120,3 @@ def part_of(problem: Problem) -> Part:
         spent=objective.constant,
         decided=(),
     )
-
-
-def _dense(row: Row, options: int) -> Integers:
-    figures = np.zeros(options, dtype=np.int64)
-    figures[row.options] = row.costs
-    return figures

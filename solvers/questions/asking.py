@@ -75,8 +75,7 @@ class Asking:
         entry, problem = self.problem.rows[row], self.problem
         if entry.peaks or entry.spread is not None or problem.pairs or problem.ties or len(problem.forbidden):
             return self.least(row, [None] * len(problem.rows))
-        costs = np.zeros(problem.options, np.int64)
-        costs[entry.options] = entry.costs
+        costs = problem.dense(entry.options, entry.costs)
         best = [int(part.argmin()) for part in np.split(costs, problem.start[1:-1])]
         value = entry.constant + int(np.minimum.reduceat(costs, problem.start[:-1]).sum())
         return Solution(status=Status.OPTIMAL, choices=tuple(best), objective=value, bound=value)

@@ -104,9 +104,7 @@ def _is_plain(problem: Problem, row: int) -> bool:
 
 
 def _least(problem: Problem, row: Row) -> Integers:
-    costs = np.zeros(problem.options, np.int64)
-    costs[row.options] = row.costs
-    found: Integers = np.minimum.reduceat(costs, problem.start[:-1])
+    found: Integers = np.minimum.reduceat(problem.dense(row.options, row.costs), problem.start[:-1])
     return found
 
 

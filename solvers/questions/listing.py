@@ -12,7 +12,7 @@ from solvers.arrays import Integers
 from solvers.check import broken, values
 from solvers.dual.bound import whole
 from solvers.fixing import reach
-from solvers.problem import Problem, Row
+from solvers.problem import Problem
 
 __all__ = ["listed"]
 
@@ -71,7 +71,7 @@ class _Listing:
         objective = problem.rows[problem.objective]
         rows = [objective, *(problem.rows[row] for row in self.bound)]
         # One line of figures for the sum at prices, one for the objective, one for each bound row.
-        self.figures = np.stack([self.priced.excess, *(_dense(row, problem.options) for row in rows)])
+        self.figures = np.stack([self.priced.excess, *(problem.dense(row.options, row.costs) for row in rows)])
         ends = [limit, *(row.capacity or 0 for row in rows[1:])]
         self.room = [self.priced.room, *(min(end - row.constant, 2**62) for end, row in zip(ends, rows, strict=True))]
         sizes = np.diff(problem.start)
@@ -185,12 +185,6 @@ class _Listing:
             return np.zeros(self.chosen.shape[1], np.int64)
         found: Integers = self.chosen[self.slot[group]].astype(np.int64)
         return found
-
-
-def _dense(row: Row, options: int) -> Integers:
-    costs = np.zeros(options, np.int64)
-    costs[row.options] = row.costs
-    return costs
 
 
 def _priced(problem: Problem, prices: Sequence[float], limit: int) -> _Priced:
